@@ -1,0 +1,81 @@
+"""Jupyter magics for xpander.ai: a cell goes to an agent, its answer lands in a DataFrame.
+
+``%load_ext xpander_magics`` registers ``%xpander`` and ``%%xpander``. The same in Python::
+
+    import xpander_magics as xp
+
+    run = xp.run("Say hi to {{ name }}", target="writer", variables={"name": "Ada"})
+    df = xp.runs()
+
+The names below are imported when they are first used, so that loading the extension stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xpander_magics.client import Client as Client
+    from xpander_magics.contract import Event as Event
+    from xpander_magics.contract import Task as Task
+    from xpander_magics.errors import AuthError as AuthError
+    from xpander_magics.errors import ConfigError as ConfigError
+    from xpander_magics.errors import ConnectionFailed as ConnectionFailed
+    from xpander_magics.errors import InvalidRequestError as InvalidRequestError
+    from xpander_magics.errors import NotFoundError as NotFoundError
+    from xpander_magics.errors import RateLimitError as RateLimitError
+    from xpander_magics.errors import SchemaError as SchemaError
+    from xpander_magics.errors import SecretError as SecretError
+    from xpander_magics.errors import ServerError as ServerError
+    from xpander_magics.errors import StoreError as StoreError
+    from xpander_magics.errors import TaskFailed as TaskFailed
+    from xpander_magics.errors import TemplateError as TemplateError
+    from xpander_magics.errors import Timeout as Timeout
+    from xpander_magics.errors import XpanderError as XpanderError
+    from xpander_magics.results import Run as Run
+    from xpander_magics.session import run as run
+    from xpander_magics.session import runs as runs
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "client": ("Client",),
+    "contract": ("Event", "Task"),
+    "errors": (
+        *("XpanderError", "AuthError", "ConfigError", "ConnectionFailed", "InvalidRequestError"),
+        *("NotFoundError", "RateLimitError", "SchemaError", "SecretError", "ServerError", "StoreError"),
+        *("TaskFailed", "TemplateError", "Timeout"),
+    ),
+    "results": ("Run",),
+    "session": ("run", "runs"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, "__version__"])  # noqa: PLE0605  # the snapshot in the tests spells it out
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Registers the magics; what ``%load_ext xpander_magics`` calls."""
+    from xpander_magics.magic import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Takes the magics away and ends the local server; what ``%unload_ext`` calls."""
+    from xpander_magics.magic import unload
+
+    unload(ipython)

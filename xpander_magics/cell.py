@@ -1,0 +1,374 @@
+"""A line becomes ``Options`` or a ``Command``. One parser feeds the magics, their help and the completion.
+
+Nothing here looks at the notebook: values are kept as they were typed, and ``plan`` gives them their
+meaning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn
+
+from xpander_magics.contract import EFFORTS, FORMATS, MODES, THINK_MODES
+from xpander_magics.errors import ConfigError, did_you_mean
+
+VIEWS = ("auto", "text", "markdown", "json", "table", "none")
+ON_INTERRUPT = ("stop", "detach")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a ``%%xpander`` line says; None and () where it says nothing.
+
+    The values are text as typed, templates included, but for what can only be a number or a switch.
+    From Python, ``schema``, ``user``, ``payload``, ``mcp`` and ``thread`` may be the things themselves
+    in place of their names.
+    """
+
+    target: str | None = None
+    models: tuple[str, ...] = ()
+    efforts: tuple[str, ...] = ()
+    thinks: tuple[str, ...] = ()
+    repeat: int | None = None
+    over: str | None = None
+    version: str | None = None
+    instructions: str | None = None
+    context: str | None = None
+    expected_output: str | None = None
+    title: str | None = None
+    format: str | None = None
+    schema: Any = None
+    files: tuple[str, ...] = ()
+    user: Any = None
+    payload: Any = None
+    mcp: Any = None
+    thread: Any = None
+    set: tuple[str, ...] = ()
+    mode: str | None = None
+    jobs: int | None = None
+    rpm: float | None = None
+    timeout: float | None = None
+    usage: bool | None = None
+    on_interrupt: str | None = None
+    cached: bool | None = None
+    dry_run: bool | None = None
+    out: str | None = None
+    experiment: str | None = None
+    tags: tuple[str, ...] = ()
+    note: str | None = None
+    view: str | None = None
+    quiet: bool | None = None
+    raw: bool | None = None
+    allow_secrets: bool | None = None
+
+    def over_defaults(self, defaults: Options) -> Options:
+        """These options, with ``defaults`` where they say nothing."""
+        unsaid = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) in (None, ())}
+        return replace(self, **unsaid)
+
+    def said(self) -> dict[str, Any]:
+        """The options that say something, by their names."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would end the process."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, **kwargs)
+        self.register("action", None, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}. {self.prog}? shows every option.")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise ConfigError(message or f"{self.prog}? shows every option.")
+
+
+class _Once(argparse.Action):
+    """Keeps one value, where argparse would silently let the last of several win."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice")
+        setattr(namespace, self.dest, values)
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    # The bounds also keep out NaN and infinity.
+    if not 0 < value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def cell_parser() -> argparse.ArgumentParser:
+    """The parser of ``%%xpander``."""
+    p = _Parser(prog="%%xpander", usage="%%%%xpander [TARGET] [options]")
+    p.description = (
+        "Sends the cell to an agent or a workflow. TARGET is its name, unique name or id, with agent: or workflow: "
+        "before it where the bare name is ambiguous. The cell is a Jinja2 template over the notebook's variables: "
+        "{{ name }}. Option values are templates too."
+    )
+    what = p.add_argument_group("what is asked")
+    what.add_argument("-m", "--model", dest="models", action="append", metavar="PROVIDER/MODEL", help="model")
+    what.add_argument("-e", "--effort", dest="efforts", action="append", metavar="|".join(EFFORTS), help="effort")
+    what.add_argument("--think", dest="thinks", action="append", metavar="|".join(THINK_MODES), help="think mode")
+    what.add_argument("--version", metavar="V", help="agent or workflow version; draft for the unpublished one")
+    what.add_argument("--instructions", metavar="TEXT", help="added to the system prompt for this run")
+    what.add_argument("--context", metavar="TEXT", help="facts added for this run")
+    what.add_argument("--expected-output", metavar="TEXT", help="the output that is wanted, in words")
+    what.add_argument("--title", metavar="TEXT", help="a name for the task")
+    what.add_argument("--format", metavar="|".join(FORMATS[:3]), help="output format")
+    what.add_argument(
+        "--schema", metavar="NAME", help="JSON Schema: a dict, a .json file, or a pydantic class; the answer is checked"
+    )
+    what.add_argument("--file", dest="files", action="append", metavar="URL", help="for the agent to read; repeatable")
+    what.add_argument("--user", metavar="NAME", help="a dict in the notebook: id, email, first_name, …")
+    what.add_argument("--payload", metavar="NAME", help="a dict in the notebook, kept with the task")
+    what.add_argument("--mcp", metavar="NAME", help="a dict, or a list of them, in the notebook: MCP servers")
+    what.add_argument("--thread", metavar="RUN_OR_ID", help="continue that conversation")
+    what.add_argument(
+        "--set", action="append", metavar="FIELD=JSON", help="any field of the invoke body, as JSON; repeatable"
+    )
+    what.add_argument("--raw", action="store_const", const=True, help="no templates: all is sent as typed")
+    what.add_argument("--allow-secrets", action="store_const", const=True, help="send a prompt that holds a secret")
+    how = p.add_argument_group("how it is run")
+    how.add_argument("--mode", metavar="|".join(MODES), help="how the call is made; stream when omitted")
+    how.add_argument("-n", "--repeat", type=_whole, metavar="N", help="each combination N times (1 in this version)")
+    how.add_argument("--over", metavar="NAME", help="one run a row (not in this version)")
+    how.add_argument("-j", "--jobs", type=_whole, metavar="N", help="most calls under way at once")
+    how.add_argument("--rpm", type=_number, metavar="N", help="most requests a minute, evenly spaced")
+    how.add_argument("--timeout", type=_number, metavar="SECONDS", help="most seconds the run may take")
+    how.add_argument("--usage", action=argparse.BooleanOptionalAction, help="ask what the run used and cost")
+    how.add_argument("--on-interrupt", metavar="|".join(ON_INTERRUPT), help="what happens to the task; stop if omitted")
+    how.add_argument("--cached", action="store_const", const=True, help="reuse a completed run that asked the same")
+    how.add_argument("--dry-run", action="store_const", const=True, help="send nothing; show the prompt and the quote")
+    kept = p.add_argument_group("how it is kept and shown")
+    kept.add_argument("-o", "--out", metavar="NAME", help="bind the run to this name")
+    kept.add_argument("--experiment", metavar="NAME", help="kept with the run")
+    kept.add_argument("--tag", dest="tags", action="append", metavar="T", help="kept with the run; repeatable")
+    kept.add_argument("--note", metavar="TEXT", help="kept with the run")
+    kept.add_argument("--view", metavar="|".join(VIEWS), help="how the answer is shown")
+    kept.add_argument("-q", "--quiet", action="store_const", const=True, help="show nothing but errors")
+    return p
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A command of ``%xpander``: its arguments in the notation of a usage line, and what it does."""
+
+    name: str
+    arguments: str
+    help: str
+
+
+COMMANDS = tuple(
+    CommandSpec(*row)
+    for row in (
+        ("status", "", "where requests go, with which key, what is chosen, where runs are kept"),
+        ("login", "", "ask for the API key, without echo; kept in the system's keyring if there is one"),
+        ("logout", "", "forget the key that login was given"),
+        ("local", "[stop] [--file YAML] [--gguf FILE]", "start the embedded local server and use it, or stop it"),
+        ("use", "[TARGET] [options | --clear]", "options of %%xpander that later cells have by default"),
+        ("agents", "", "the agents, as a DataFrame"),
+        ("workflows", "", "the workflows, as a DataFrame"),
+        ("providers", "", "the providers of models, as a DataFrame"),
+        ("models", "[PROVIDER]", "the models of one provider or of all, as a DataFrame"),
+        (
+            "runs",
+            "[--experiment NAME] [--tag T] [--status S] [--target NAME] [--last N] [-o NAME]",
+            "the kept runs, as a DataFrame, newest last",
+        ),
+        ("show", "RUN [--view V]", "one run as it stands now: what is under way is asked for again"),
+        ("stop", "[RUN|all]", "stop a task; the newest one under way when none is named"),
+        ("usage", "[RUN]", "ask what a run used and cost; all of the last 1000 that lack it when none is named"),
+        ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
+        ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
+        ("help", "[COMMAND]", "this help, or a command's"),
+    )
+)
+COMMAND_NAMES = tuple(spec.name for spec in COMMANDS)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a ``%xpander`` line says; only what its command takes is set."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    options: Options | None = None
+    experiment: str | None = None
+    tag: str | None = None
+    status: str | None = None
+    target: str | None = None
+    last: int | None = None
+    out: str | None = None
+    view: str | None = None
+    file: str | None = None
+    gguf: tuple[str, ...] = ()
+    full: bool = False
+    remove: bool = False
+    clear: bool = False
+
+
+_COMMAND_FLAGS = ("full", "remove", "clear")
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command's options; its words are what it leaves over."""
+    p = _Parser(prog=f"%xpander {name}")
+    usage = next(spec.arguments for spec in COMMANDS if spec.name == name)
+    for flag in _COMMAND_FLAGS:
+        if f"--{flag}" in usage:
+            p.add_argument(f"--{flag}", action="store_true")
+    for option in ("experiment", "tag", "status", "target", "view", "file"):
+        if f"--{option} " in usage:
+            p.add_argument(f"--{option}")
+    if "--last" in usage:
+        p.add_argument("--last", type=_whole)
+    if "-o " in usage:
+        p.add_argument("-o", "--out")
+    if "--gguf" in usage:
+        p.add_argument("--gguf", action="append")
+    return p
+
+
+def parse_cell(line: str) -> Options:
+    """The options of a ``%%xpander`` line.
+
+    Raises:
+        ConfigError: an unknown option (with the nearest), a missing or wrong value, a quote left open.
+    """
+    words = _split(line)
+    parser = cell_parser()
+    given, rest = parser.parse_known_args(words)
+    target = _words_left(parser, rest, most=1)
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
+    for name in ("models", "efforts", "thinks"):
+        values[name] = tuple(part.strip() for item in values[name] or () for part in _commas(item))
+    for name in ("files", "tags", "set"):
+        values[name] = values[name] or ()
+    return Options(target=target[0] if target else None, **values)
+
+
+def parse_command(line: str) -> Command:
+    """The command of a ``%xpander`` line; ``help`` for an empty one.
+
+    Raises:
+        ConfigError: an unknown command (with the nearest), or arguments that it doesn't take.
+    """
+    name, _, rest = line.strip().partition(" ")
+    name = name or "help"
+    if name not in COMMAND_NAMES:
+        hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
+        raise ConfigError(f"There is no command {name!r}. {hint}")
+    if name == "use":
+        words = _split(rest)
+        clear = "--clear" in words
+        return Command(name, options=parse_cell(shlex.join(w for w in words if w != "--clear")), clear=clear)
+    parser = command_parser(name)
+    given, left = parser.parse_known_args(_split(rest))
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
+    if "gguf" in values:
+        values["gguf"] = values["gguf"] or ()
+    words_left = _words_left(parser, left, most=_most_words(name))
+    return Command(name, words=tuple(words_left), **values)
+
+
+def _most_words(name: str) -> int:
+    if name == "tag":
+        return 100
+    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "help") else 0
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise ConfigError(
+            'A quotation mark is left open. Put values with spaces or quotation marks into quotes: --title "It\'s new".'
+        ) from None
+
+
+def _commas(item: str) -> list[str]:
+    """The values that commas part; a template is left whole."""
+    return [item] if "{{" in item else [part for part in item.split(",") if part.strip()]
+
+
+def _words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            known = [o for action in parser._actions for o in action.option_strings]
+            hint = did_you_mean(word.partition("=")[0], known, otherwise=f"{parser.prog}? shows every option.")
+            raise ConfigError(f"There is no option {word.partition('=')[0]!r}. {hint}")
+    if len(rest) > most:
+        what = "no further words" if most == 0 else f"at most {most} word{'s' * (most > 1)} besides its options"
+        hint = " Put a value with spaces into quotes." if most else ""
+        raise ConfigError(f"{parser.prog} takes {what}, not {shlex.join(rest)}.{hint}")
+    return list(rest)
+
+
+def parse_set(items: Iterable[str]) -> dict[str, Any]:
+    """The fields that ``--set FIELD=JSON`` gives.
+
+    Raises:
+        ConfigError: what isn't FIELD=JSON, with how to quote it; a field given twice.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--set takes FIELD=JSON, such as --set 'output_format=\"voice\"', not {item!r}.")
+        if name in found:
+            raise ConfigError(f"--set gives {name} twice.")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            quoted = f"--set '{name}={json.dumps(text)}'"
+            raise ConfigError(f"--set {name}: {text!r} isn't JSON. For a string, write {quoted}.") from None
+    return found
+
+
+def one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
+    """The value, if it is one of those known.
+
+    Raises:
+        ConfigError: it isn't; the known ones are given.
+    """
+    if value is None or value in known:
+        return value
+    raise ConfigError(f"{option} takes {', '.join(known)}; not {value!r}. {did_you_mean(value, known)}".rstrip())
+
+
+def cell_help() -> str:
+    """What ``%%xpander?`` shows."""
+    return cell_parser().format_help().replace("%%%%", "%%")
+
+
+def command_help(name: str | None = None) -> str:
+    """What ``%xpander help`` shows.
+
+    Raises:
+        ConfigError: there is no such command.
+    """
+    if name is not None and name not in COMMAND_NAMES:
+        raise ConfigError(f"There is no command {name!r}. {did_you_mean(name, COMMAND_NAMES)}".rstrip())
+    rows = [spec for spec in COMMANDS if name in (None, spec.name)]
+    lines = [f"  %xpander {f'{spec.name} {spec.arguments}'.rstrip()}\n      {spec.help}" for spec in rows]
+    tail = "" if name else "\nRUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
+    return "\n".join(lines) + "\n" + tail

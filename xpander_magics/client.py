@@ -1,0 +1,352 @@
+"""``Client``, the REST API by itself: calls that start tasks, in each of the three modes.
+
+A call that starts a task carries a mark of ours in ``payload_extension``. Whatever happens to the
+connection, the task is then found again by its id or by that mark, and never started twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from xpander_magics import errors
+from xpander_magics.contract import INVOKE_FIELDS, MODES, Event, Record, Task
+from xpander_magics.errors import did_you_mean
+from xpander_magics.resources import Resources, given
+from xpander_magics.results import new_run_id
+from xpander_magics.sse import ServerEvent, SSEDecoder
+from xpander_magics.targets import Target
+from xpander_magics.transport import Deadline
+
+MARK = "xpander_magics_run"
+"""The key of our mark in ``payload_extension``; its value is the run's id."""
+
+_INPUT_FIELDS = ("files", "user")
+# The pauses before each look for a task whose start got no answer; a slow start may still surface.
+_LOOKS = (0.0, 0.5, 1.5, 4.0, 8.0)
+# How far the clocks of service and client may be apart, and how many tasks one search looks at.
+_CLOCK_SKEW = timedelta(minutes=5)
+_MOST_CANDIDATES = 200
+_SEARCH_SECONDS = 45.0
+
+
+@dataclass
+class Call:
+    """One invocation, ready to be sent.
+
+    Attributes:
+        body: the invoke body, our mark in it.
+        mark: what the task is found again by.
+        attempts: how often it was sent; more than once only where it surely hadn't arrived.
+    """
+
+    target: Target
+    body: dict[str, Any]
+    version: str | None
+    mark: str
+    attempts: int = 0
+    sent_at: datetime | None = None
+
+    def count(self) -> None:
+        """Called as it is sent."""
+        self.attempts += 1
+        self.sent_at = self.sent_at or datetime.now(timezone.utc)
+
+
+class Client(Resources):
+    """The REST API by itself; safe to use from many threads.
+
+    Args:
+        api_key: else ``XPANDER_API_KEY``, else the system's keyring.
+        base_url: else ``XPANDER_BASE_URL``, else the public service.
+        connect_timeout: seconds to connect.
+        read_timeout: seconds between two pieces of an answer.
+        timeout: seconds that one run may take, when a call names none.
+        retries: how often a request is sent again at the most, where that is safe.
+        connections: how many connections are kept for reuse.
+
+    Raises:
+        AuthError: there is no key.
+        ConfigError: the base URL can't be used.
+    """
+
+    def prepare(
+        self,
+        target: str | Target,
+        text: str,
+        *,
+        version: str | None = None,
+        mark: str | None = None,
+        **fields: Any,
+    ) -> Call:
+        """Checks and builds a call without sending it (names are looked up, which may ask the service).
+
+        Args:
+            target: an agent's or workflow's name, unique name or id, as in a cell.
+            text: the prompt, ``input.text``.
+            version: a version, ``latest`` or ``draft``; as the service thinks best when omitted.
+            fields: fields of the invoke body by their own names; ``files`` and ``user`` go into ``input``.
+                Those that are None are not sent.
+
+        Raises:
+            ConfigError: a field has a value of the wrong type, or a name close to a known one.
+            NotFoundError, InvalidRequestError: no such target, or it isn't ACTIVE.
+        """
+        resolved = target if isinstance(target, Target) else self.directory.resolve(target)
+        mark = mark or new_run_id()
+        body: dict[str, Any] = {"input": {"text": text}}
+        for name, value in given(**fields).items():
+            if name in _INPUT_FIELDS:
+                body["input"][name] = value
+            else:
+                check_field(name, value)
+                body[name] = value
+        body["payload_extension"] = {**body.get("payload_extension", {}), MARK: mark}
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise errors.ConfigError(f"A field can't be sent as JSON: {error}.") from None
+        return Call(resolved, body, version, mark)
+
+    def invoke(
+        self,
+        target: str | Target,
+        text: str,
+        *,
+        mode: str = "sync",
+        wait: bool = True,
+        version: str | None = None,
+        timeout: float | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Runs an agent or a workflow; the other arguments are those of ``prepare``.
+
+        Args:
+            mode: ``sync`` (one request that lasts as long as the task), ``async`` (start, then poll)
+                or ``stream``.
+            wait: with False and ``async``, returns the pending task at once.
+            timeout: seconds that it all may take.
+
+        Returns:
+            The task, ended or paused; look at its ``status``.
+
+        Raises:
+            ServiceError: one of its kinds. With ``maybe_sent`` the task may be running all the same.
+        """
+        call = self.prepare(target, text, version=version, **fields)
+        deadline = self.deadline(timeout)
+        if mode == "async" and not wait:
+            return self._start(call, deadline, mode)
+        task: Task | None = None
+        for event in self.events(call, deadline, mode):
+            if event.type in ("task_updated", "task_finished") and isinstance(event.data, dict):
+                task = Task({**(task.raw if task else {}), **event.data})
+                if task.status == "paused":
+                    break
+        assert task is not None, "every stream of events ends with a task"
+        return task
+
+    def stream(
+        self,
+        target: str | Target,
+        text: str,
+        *,
+        version: str | None = None,
+        timeout: float | None = None,
+        **fields: Any,
+    ) -> Iterator[Event]:
+        """Runs an agent or a workflow and yields its events as they come; arguments as for ``invoke``.
+
+        The last event is ``task_finished``. Where the connection is cut, the task is followed by Get
+        Task instead, and that event is made from its answer.
+        """
+        call = self.prepare(target, text, version=version, **fields)
+        return self.events(call, self.deadline(timeout))
+
+    def deadline(self, timeout: float | None = None) -> Deadline:
+        """The end of a call that starts now."""
+        return Deadline(self.timeout if timeout is None else timeout)
+
+    def events(self, call: Call, deadline: Deadline, mode: str = "stream") -> Iterator[Event]:
+        """Sends a call in any mode and yields its events, to ``task_finished``.
+
+        What the service doesn't stream is made from its answers: ``task_created``, ``task_updated``
+        whenever the status changes, and ``task_finished``.
+        """
+        if mode not in MODES:
+            raise errors.ConfigError(f"There is no mode {mode!r}. Choose one of {', '.join(MODES)}.")
+        if mode == "stream":
+            return self._streamed(call, deadline)
+        return self._followed(lambda: self._start(call, deadline, mode), deadline)
+
+    def _start(self, call: Call, deadline: Deadline, mode: str) -> Task:
+        """Sends a call with ``sync`` or ``async``; a start without an answer is looked for by its mark."""
+        try:
+            return self.task_from(
+                self._http.json(
+                    "POST",
+                    f"{call.target.path}/invoke" + ("/async" if mode == "async" else ""),
+                    params=given(version=call.version),
+                    body=call.body,
+                    deadline=deadline,
+                    on_attempt=call.count,
+                    patient=mode == "sync",
+                )
+            )
+        except errors.ServiceError as error:
+            return self._recover(call, deadline, error)
+
+    def _streamed(self, call: Call, deadline: Deadline) -> Iterator[Event]:
+        task_id: str | None = None
+        try:
+            response = self._http.open(
+                f"{call.target.path}/invoke/stream",
+                params=given(version=call.version),
+                body=call.body,
+                deadline=deadline,
+                on_attempt=call.count,
+            )
+            if "json" in response.headers.get("Content-Type", ""):
+                # A server that doesn't stream this one answers with the task itself.
+                task = self.task_from(self._http.parsed(response, deadline))
+                yield from self._followed(lambda: task, deadline)
+                return
+            decoder = SSEDecoder()
+            with closing(response), suppress(errors.ConnectionFailed, errors.Timeout):
+                for piece in self._http.pieces(response, deadline):
+                    for event in map(_event, decoder.feed(piece)):
+                        task_id = task_id or _task_id(event)
+                        if event.type == "task_finished" and event.task_id in (None, task_id):
+                            self._http.finish(response)
+                            yield self._finished(event, deadline)
+                            return
+                        yield event
+        except errors.ServiceError as error:
+            yield from self._followed(functools.partial(self._recover, call, deadline, error), deadline)
+            return
+        if task_id is not None:
+            yield from self._followed(functools.partial(self.task, task_id, deadline=deadline), deadline, known=True)
+        else:
+            lost = errors.ConnectionFailed("The stream ended before it named a task.", maybe_sent=True)
+            yield from self._followed(functools.partial(self._recover, call, deadline, lost), deadline)
+
+    def _followed(self, begin: Callable[[], Task], deadline: Deadline, *, known: bool = False) -> Iterator[Event]:
+        """The events of a task that is polled, from its first answer to its end."""
+        task = begin()
+        if not known:
+            yield _as_event("task_created", task)
+        pause, status = 0.15, None
+        while not task.ended:
+            if task.status != status:
+                status = task.status
+                yield _as_event("task_updated", task)
+            time.sleep(min(pause * random.uniform(0.8, 1.2), deadline.check(maybe_sent=True)))
+            pause = min(pause * 1.5, 5.0)
+            task = self.task(task.id, deadline=deadline)
+        yield _as_event("task_finished", task)
+
+    def _finished(self, event: Event, deadline: Deadline) -> Event:
+        """The last event, made whole by Get Task where it doesn't say how the task ended."""
+        if isinstance(event.data, dict) and event.data.get("status"):
+            return event
+        if event.task_id is None:
+            raise errors.ConnectionFailed("The stream's last event names no task.", maybe_sent=True)
+        return _as_event("task_finished", self.task(event.task_id, deadline=deadline))
+
+    def _recover(self, call: Call, deadline: Deadline, error: errors.ServiceError) -> Task:
+        """The task of a call whose answer was lost; raises ``error`` again where there is none."""
+        if not error.maybe_sent:
+            raise error
+        task = self.find(call, deadline)
+        if task is None:
+            raise error
+        return task
+
+    def find(self, call: Call, deadline: Deadline) -> Task | None:
+        """Looks for the task that a call started, by its mark; None where it doesn't show up."""
+        seen: set[str] = set()
+        deadline = Deadline(min(deadline.left(), _SEARCH_SECONDS))
+        for pause in _LOOKS:
+            if pause >= deadline.left():
+                return None
+            time.sleep(pause)
+            try:
+                found = self._look(call, deadline, seen)
+            except errors.ServiceError:
+                continue  # the service that lost the answer may be slow to come back
+            if found is not None:
+                return found
+        return None
+
+    def _look(self, call: Call, deadline: Deadline, seen: set[str]) -> Task | None:
+        thread = call.body.get("id")
+        if thread:
+            # Within a thread the task's id is the thread's, so one request tells.
+            task = self.task(thread, deadline=deadline)
+            return task if _mark_of(task) == call.mark else None
+        since = (call.sent_at or datetime.now(timezone.utc)) - _CLOCK_SKEW
+        pages = self.pages(
+            "/v1/tasks", Record, deadline, agent_id=call.target.id, from_date=since.isoformat().replace("+00:00", "Z")
+        )
+        for summary in pages:
+            if summary.id in seen or len(seen) >= _MOST_CANDIDATES:
+                continue
+            task = self.task(summary.id, deadline=deadline)
+            seen.add(summary.id)
+            if _mark_of(task) == call.mark:
+                return task
+        return None
+
+
+def check_field(name: str, value: Any) -> None:
+    """Says no to a field of the invoke body that the service surely would refuse.
+
+    Raises:
+        ConfigError: the value has the wrong type, or the name looks like a known one misspelt. A name
+            that looks like none is let through: the service may know more than this package.
+    """
+    wanted = INVOKE_FIELDS.get(name)
+    if wanted is None:
+        hint = did_you_mean(name, INVOKE_FIELDS)
+        if hint:
+            raise errors.ConfigError(f"The invoke body has no field {name!r}. {hint}")
+    elif value is not None and not isinstance(value, wanted):
+        kinds = {str: "a string", bool: "true or false", dict: "an object", list: "an array"}
+        raise errors.ConfigError(f"{name} takes {kinds[wanted]}, not {json.dumps(value, default=repr)[:60]}.")
+
+
+def _event(sent: ServerEvent) -> Event:
+    """An event of the contract, its type under either spelling; text that is no JSON object is kept as data."""
+    try:
+        raw = json.loads(sent.data)
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        return Event(sent.event, None, None, sent.data, {"event": sent.event, "data": sent.data})
+    kind = raw.get("type") or raw.get("event") or sent.event
+    return Event(str(kind), raw.get("task_id"), raw.get("time"), raw.get("data"), raw)
+
+
+def _task_id(event: Event) -> str | None:
+    """The id of the task that a stream is about, from the first event that names one."""
+    if event.task_id:
+        return event.task_id
+    data = event.data if event.type.startswith("task_") and isinstance(event.data, Mapping) else {}
+    return data.get("id")
+
+
+def _as_event(kind: str, task: Task) -> Event:
+    """An event that the stream should have sent, from what Get Task answers."""
+    raw = {"type": kind, "task_id": task.id, "time": task.finished_at, "data": task.raw}
+    return Event(kind, task.id, task.finished_at, task.raw, raw)
+
+
+def _mark_of(task: Task) -> Any:
+    return (task.payload_extension or {}).get(MARK)

@@ -1,0 +1,137 @@
+"""Completion with Tab: commands, options and their values, targets, models, runs, and a template's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from xpander_magics import cell, contract
+from xpander_magics.errors import XpanderError
+from xpander_magics.session import Session
+from xpander_magics.targets import Directory
+
+_CHOICES = {
+    "--effort": contract.EFFORTS,
+    "--think": contract.THINK_MODES,
+    "--format": contract.FORMATS,
+    "--mode": contract.MODES,
+    "--view": cell.VIEWS,
+    "--on-interrupt": cell.ON_INTERRUPT,
+}
+_SHORT = {"-e": "--effort", "-m": "--model", "-o": "--out", "-n": "--repeat", "-j": "--jobs"}
+_VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
+_TAKES_RUN = ("show", "stop", "usage", "thread", "tag")
+_RUNS_OFFERED = 50
+
+
+class Completer:
+    """Completes what follows ``%xpander`` and ``%%xpander``, from the parser and the session's lists."""
+
+    def __init__(self, session: Session, variables: Mapping[str, Any]) -> None:
+        self._session = session
+        self._variables = variables
+        # A bound method carries no attributes, which IPython's matchers need.
+        self.matcher = _matcher(self)
+
+    def matches(self, text: str) -> tuple[str, list[str]] | None:
+        """The word at the end of ``text`` and what it may become; None where this isn't a line of ours.
+
+        Args:
+            text: the cell up to the cursor.
+        """
+        if "\n" in text and text.lstrip().startswith("%%xpander"):
+            return self._in_template(text)
+        line = text.rpartition("\n")[2].lstrip()
+        found = re.match(r"(?:\w+\s*=\s*)?(%%?)xpander(\s+)(.*)$", line, re.DOTALL)
+        if found is None:
+            return None
+        words = found[3].split()
+        word = "" if not words or line.endswith((" ", "\t")) else words.pop()
+        offered = self._in_cell_line(words, word) if found[1] == "%%" else self._in_command(words, word)
+        word = word.rpartition(",")[2]
+        return word, [o for o in dict.fromkeys(offered) if o.startswith(word)]
+
+    def _in_cell_line(self, words: list[str], word: str) -> Iterable[str]:
+        option = _SHORT.get(words[-1], words[-1]) if words else ""
+        if option in _CHOICES:
+            return _CHOICES[option]
+        if option == "--model":
+            return self._listed(Directory.model_names)
+        if option in _VARIABLES:
+            return self._names()
+        if option == "--thread":
+            return [*self._names(), *self._runs()]
+        if option == "--set":
+            return [f"{name}=" for name in contract.INVOKE_FIELDS]
+        options = [o for action in cell.cell_parser()._actions for o in action.option_strings if o.startswith("--")]
+        if word.startswith("-"):
+            return options
+        return [*self._targets(), *options]
+
+    def _in_command(self, words: list[str], word: str) -> Iterable[str]:
+        if not words:
+            return cell.COMMAND_NAMES
+        if words[0] == "use":
+            return [*self._in_cell_line(words[1:], word), "--clear"]
+        if words[0] == "help":
+            return cell.COMMAND_NAMES
+        if words[0] == "models":
+            return self._listed(Directory.provider_ids)
+        if words[0] == "local":
+            return ["stop", "--file", "--gguf"]
+        if words[-1] == "--target":
+            return self._targets()
+        if words[-1] == "--status":
+            return ("planned", "unknown", *sorted(contract.ENDED), "pending", "executing", "paused")
+        if words[0] not in cell.COMMAND_NAMES:
+            return ()
+        options = [o for action in cell.command_parser(words[0])._actions for o in action.option_strings]
+        runs = [*self._runs(), *self._names()] if words[0] in _TAKES_RUN and not word.startswith("-") else []
+        return [*runs, *(["all"] if words[0] == "stop" else []), *options]
+
+    def _in_template(self, text: str) -> tuple[str, list[str]] | None:
+        found = re.search(r"\{\{[^{}]*?(\w*)$", text)
+        if found is None:
+            return "", []
+        return found[1], [name for name in self._names() if name.startswith(found[1])]
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in self._variables if not name.startswith("_"))
+
+    def _targets(self) -> list[str]:
+        names = self._listed(Directory.target_names)
+        return [f'"{name}"' if " " in name else name for name in names]
+
+    def _runs(self) -> list[str]:
+        try:
+            return [run.run_id[:8] for run in self._session.store.select(limit=_RUNS_OFFERED)][::-1]
+        except XpanderError:
+            return []
+
+    def _listed(self, ask: Callable[[Directory], list[str]]) -> list[str]:
+        """What the service offers; nothing where it can't be asked: Tab is no place for an error."""
+        try:
+            return ask(self._session.client.directory)
+        except XpanderError:
+            return []
+
+
+def _matcher(completer: Completer) -> Any:
+    @context_matcher(identifier="xpander_magics")
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        lines = context.full_text.split("\n")[: context.cursor_line + 1]
+        lines[-1] = lines[-1][: context.cursor_position]
+        word, offered = completer.matches("\n".join(lines)) or ("", [])
+        return {
+            "completions": [SimpleCompletion(text=text, type="xpander") for text in offered],
+            "suppress": bool(offered),
+            "matched_fragment": word,
+            "ordered": True,
+            "do_not_suppress": set(),
+        }
+
+    matcher.xpander_completer = completer
+    return matcher

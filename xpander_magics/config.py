@@ -1,0 +1,135 @@
+"""Where the service is, and the key to it: option, then ``%config``, then environment.
+
+The key comes from ``%xpander login`` (this kernel), from ``XPANDER_API_KEY``, or from the system's
+keyring, in that order. It is kept in a ``Key``, whose every text is a mask.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from xpander_magics.errors import AuthError, ConfigError
+
+DEFAULT_BASE_URL = "https://api.xpander.ai"
+_KEYRING_SERVICE = "xpander_magics"
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key and where it came from; only ``reveal`` gives it away."""
+
+    _value: str = field(repr=False)
+    source: str
+
+    def reveal(self) -> str:
+        """The key itself, for the request's header alone."""
+        return self._value
+
+    def __str__(self) -> str:
+        shown = f"…{self._value[-4:]}" if len(self._value) >= 16 else "…"
+        return f"{shown} ({self.source})"
+
+
+def base_url_from(option: str | None = None) -> str:
+    """The service's address: the option, else ``XPANDER_BASE_URL``, else the public one.
+
+    Raises:
+        ConfigError: it is no http(s) URL, holds a password, or is unencrypted and not this machine.
+    """
+    url = (option or os.environ.get("XPANDER_BASE_URL") or DEFAULT_BASE_URL).strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"The base URL can't be read: {error}. Write it like {DEFAULT_BASE_URL}.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"The base URL is no http(s) address. Write it like {DEFAULT_BASE_URL}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError("The base URL may hold no user, password, query or fragment; the key has its own setting.")
+    allowed = os.environ.get("XPANDER_ALLOW_HTTP", "").split(",")
+    if parts.scheme == "http" and not is_loopback(host) and host not in allowed:
+        raise ConfigError(
+            f"http://{host} would send the key unencrypted. Use https, or allow it: XPANDER_ALLOW_HTTP={host}."
+        )
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address means this machine, without asking a name server."""
+    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit())
+
+
+def key_from(base_url: str, option: str | None = None) -> Key:
+    """The key for a service.
+
+    Args:
+        option: a key given in so many words; wins over the others.
+
+    Raises:
+        AuthError: there is none, or it can't be a header's value.
+    """
+    value, source = option, "given"
+    if not value:
+        value, source = os.environ.get("XPANDER_API_KEY"), "XPANDER_API_KEY"
+    if not value:
+        value, source = _read_keyring(base_url), "keyring"
+    value = (value or "").strip()
+    if not value:
+        raise AuthError(
+            "There is no API key. Set XPANDER_API_KEY before the kernel starts, or run %xpander login.\n"
+            "To try it without a key: %xpander local"
+        )
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise AuthError(f"The API key ({source}) holds characters that no key has. Was something else pasted?")
+    return Key(value, source)
+
+
+def has_environment_key() -> bool:
+    """Whether the environment holds a key."""
+    return bool(os.environ.get("XPANDER_API_KEY"))
+
+
+def remember_key(base_url: str, key: str) -> bool:
+    """Puts the key into the system's keyring; False where there is none to trust."""
+    keyring = _keyring()
+    if keyring is None:
+        return False
+    try:
+        keyring.set_password(_KEYRING_SERVICE, base_url, key)
+    except Exception:  # a locked or broken keyring, by any backend's own errors
+        return False
+    return True
+
+
+def forget_key(base_url: str) -> bool:
+    """Takes the key out of the system's keyring; False where none was kept."""
+    keyring = _keyring()
+    if keyring is None or _read_keyring(base_url) is None:
+        return False
+    try:
+        keyring.delete_password(_KEYRING_SERVICE, base_url)
+    except Exception:
+        return False
+    return True
+
+
+def _read_keyring(base_url: str) -> str | None:
+    keyring = _keyring()
+    try:
+        return keyring.get_password(_KEYRING_SERVICE, base_url) if keyring else None
+    except Exception:
+        return None
+
+
+def _keyring() -> Any:
+    """The system's keyring; None without the package, or where it would keep the key in clear."""
+    try:
+        import keyring
+
+        # Real keyrings have a priority of 1 and more; plain text files and the null one have less.
+        return keyring if keyring.get_keyring().priority >= 1 else None
+    except Exception:
+        return None

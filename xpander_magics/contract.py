@@ -1,0 +1,164 @@
+"""The service's objects as it sends them, and the fields that it takes. No I/O.
+
+Answers are read as they are: a field that is missing or null reads as None, one that this package
+has never heard of is kept in ``raw`` and is an attribute like the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+ENDED = frozenset({"completed", "failed", "error", "stopped"})
+"""The statuses that end a task. ``paused`` waits for a person: neither an end nor progress."""
+
+EFFORTS = ("low", "medium", "high", "xhigh")
+THINK_MODES = ("default", "harder")
+FORMATS = ("text", "markdown", "json", "voice")
+MODES = ("stream", "sync", "async")
+
+INVOKE_FIELDS: dict[str, type] = {
+    "input": dict,
+    "id": str,
+    "llm_model_provider": str,
+    "llm_model_name": str,
+    "llm_reasoning_effort": str,
+    "think_mode": str,
+    "output_format": str,
+    "output_schema": dict,
+    "instructions_override": str,
+    "additional_context": str,
+    "expected_output": str,
+    "title": str,
+    "payload_extension": dict,
+    "mcp_servers": list,
+    "source": str,
+    "parent_execution_id": str,
+    "triggering_agent_id": str,
+    "worker_id": str,
+    "run_locally": bool,
+    "events_streaming": bool,
+    "disable_attachment_injection": bool,
+    "return_metrics": bool,
+    "user_tokens": dict,
+    "user_oidc_token": str,
+    "test_run_node_id": str,
+}
+"""Each field of the invoke body with the Python type of its JSON value."""
+
+SECRET_FIELDS = ("user_tokens", "user_oidc_token", "mcp_servers")
+"""Fields whose values are for the service alone: never kept, never shown."""
+
+
+class Record:
+    """One JSON object of the service: its fields as attributes, the whole as ``raw``."""
+
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+    raw: dict[str, Any]
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self.raw = dict(raw)
+
+    def __getattr__(self, name: str) -> Any:
+        raw: dict[str, Any] = self.__dict__.get("raw", {})
+        if name in raw or name in self.FIELDS:
+            return raw.get(name)
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.raw[name]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and isinstance(other, Record) and other.raw == self.raw
+
+    __hash__ = None  # type: ignore[assignment]  # raw is a dict, and may change
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.FIELDS, *self.raw]
+
+    def __repr__(self) -> str:
+        shown = {name: self.raw.get(name) for name in self.FIELDS[:3]}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+
+class Task(Record):
+    """One execution of an agent or a workflow, as every invoke, Get Task and Stop answer it.
+
+    Times are ISO 8601 strings in UTC, ``duration`` is in seconds, ``tokens`` holds ``prompt_tokens``,
+    ``completion_tokens`` and ``total_tokens``.
+    """
+
+    FIELDS = (
+        *("id", "status", "agent_id", "organization_id", "input", "internal_status"),
+        *("last_executed_node_id", "agent_version", "created_at", "started_at", "paused_at", "finished_at"),
+        *("result", "parent_execution", "sub_executions", "finished_sub_executions"),
+        *("is_manually_stopped", "payload_extension", "hitl_request", "pending_eca_request", "source"),
+        *("worker_id", "additional_context", "instructions_override", "expected_output", "output_format"),
+        *("output_schema", "voice_id", "events_streaming", "used_mutating_tools", "is_continuous"),
+        *("is_orchestration", "mcp_servers", "triggering_agent_id", "title", "think_mode"),
+        *("disable_attachment_injection", "deep_planning", "execution_attempts", "return_metrics"),
+        *("tokens", "used_tools", "duration", "llm_model_provider", "llm_model_name", "llm_reasoning_effort"),
+    )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.raw.get("status") in ENDED
+
+
+class Agent(Record):
+    """An agent or a workflow; ``kind`` says which."""
+
+    FIELDS = (
+        *("id", "name", "status", "unique_name", "description", "icon", "type", "organization_id"),
+        *("deployment_type", "created_at", "model_provider", "model_name", "llm_reasoning_effort"),
+        *("framework", "output_format", "version"),
+    )
+
+    def __init__(self, raw: Mapping[str, Any], kind: str = "agent") -> None:
+        super().__init__(raw)
+        self.kind = kind
+
+
+class Provider(Record):
+    """A provider of models; ``internal_identifier`` is the name to write before the slash."""
+
+    FIELDS = ("internal_identifier", "name", "description", "id", "logo")
+
+
+class Model(Record):
+    """A model of a provider; ``model_id`` is the name to write after the slash."""
+
+    FIELDS = ("model_id", "display_name", "tier", "description")
+
+
+class Usage(Record):
+    """What a task used. ``cost`` is in USD, without the executions on the customer's own keys."""
+
+    FIELDS = ("task_id", "tokens", "cost", "input_tokens", "output_tokens", "actions", "is_byok")
+
+
+class Message(Record):
+    """One message of a conversation; ``created_at`` is in seconds since the epoch."""
+
+    FIELDS = ("role", "content", "id", "created_at", "metrics", "tool_calls")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream.
+
+    Attributes:
+        type: such as ``chunk``, ``think`` or ``task_finished``; kept as sent, known or not.
+        task_id: the task that it tells of, perhaps a sub-task; None where the event names none.
+        time: ISO 8601, as sent; None where the event names none.
+        data: text for ``chunk`` and ``think``, a task's fields for ``task_*``, else as sent.
+        raw: the whole event.
+    """
+
+    type: str
+    task_id: str | None
+    time: str | None
+    data: Any
+    raw: dict[str, Any] = field(repr=False)

@@ -1,0 +1,233 @@
+"""A run as a person sees it: safe text, safe HTML, and the answer as it streams in.
+
+What a model wrote is hostile until made safe: Markdown is rendered by markdown-it-py without raw HTML,
+and what comes of it is cut down by nh3 to a small set of tags without images, styles, ids or classes.
+No bundle ever holds ``text/markdown``: front ends and nbconvert render that without cleaning it.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xpander_magics.contract import Event
+from xpander_magics.results import Run
+from xpander_magics.safety import plain
+
+_TAGS = {
+    *("p", "br", "hr", "em", "strong", "s", "blockquote", "code", "pre", "a", "ul", "ol", "li"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+}
+_FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
+_PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
+
+
+def safe_html(markdown: str) -> str:
+    """Markdown that a model wrote, as HTML that runs nothing, loads nothing and stays in its place."""
+    import nh3
+
+    return nh3.clean(
+        _markdown().render(plain(markdown)),
+        tags=_TAGS,
+        attributes={"a": {"href", "title"}, "ol": {"start"}},
+        url_schemes={"http", "https"},
+        link_rel="noopener noreferrer",
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+
+
+def facts(run: Run) -> str:
+    """A line: how it ended, with what, how long it took, what it used and cost."""
+    tokens = None
+    if run.total_tokens is not None:
+        known = run.prompt_tokens is not None and run.completion_tokens is not None
+        parts = f" ({run.prompt_tokens:,} in, {run.completion_tokens:,} out)" if known else ""
+        tokens = f"{run.total_tokens:,} tokens{parts}"
+    cost = "own keys" if run.is_byok else None
+    if run.cost_usd is not None:
+        cost = f"${run.cost_usd:.5f}"
+    told = [
+        run.status,
+        "/".join(part for part in (run.provider, run.model) if part) or None,
+        f"effort {run.effort}" if run.effort else None,
+        f"think {run.think_mode}" if run.think_mode not in (None, "default") else None,
+        f"{run.latency_s:.1f} s" if run.latency_s is not None else None,
+        f"first token {run.ttft_s:.1f} s" if run.ttft_s is not None else None,
+        tokens,
+        cost,
+        f"run {run.run_id[:8]}",
+    ]
+    return plain(" · ".join(fact for fact in told if fact))
+
+
+def waiting_for(run: Run) -> str | None:
+    """What a paused run waits for, and what to do; None where it isn't paused."""
+    if run.status != "paused":
+        return None
+    sign_in, approve = (run.metadata.get(name) or {} for name in ("pending_eca_request", "hitl_request"))
+    collect = f"Then: %xpander show {run.run_id[:8]}"
+    if sign_in.get("auth_url"):
+        return plain(f"Paused: sign in to {sign_in.get('connector_name') or 'it'} at {sign_in['auth_url']}\n{collect}")
+    what = approve.get("title") or approve.get("description") or approve.get("wait_node_id")
+    return plain(f"Paused: a person must approve{f': {what}' if what else ''}.\n{collect}")
+
+
+def as_text(run: Run, view: str = "auto") -> str:
+    """A run for a terminal: the answer, what it waits for, what went wrong, and the facts."""
+    answer = plain(_pretty(run) if view in ("json", "table") or _is_json(run, view) else run.result or "")
+    error = plain(run.error) if run.error and run.error not in answer else None
+    return "\n".join(part for part in (answer, waiting_for(run), error, facts(run)) if part)
+
+
+def as_html(run: Run, view: str = "auto") -> str:
+    """A run for a notebook, as safe HTML."""
+    parts = [_answer_html(run, view), _steps_html(run.events)]
+    for note in (waiting_for(run), run.error):
+        if note:
+            parts.append(f'<div role="status" style="{_PRE}"><strong>{_escape(note)}</strong></div>')
+    parts.append(f'<div style="{_FOOT}">{_escape(facts(run))}</div>')
+    return f'<div class="xpander-run">{"".join(parts)}</div>'
+
+
+def run_bundle(run: Run, view: str = "auto") -> dict[str, Any]:
+    """What a notebook keeps of a run: ``text/plain`` and safe ``text/html``."""
+    return {"text/plain": as_text(run, view), "text/html": as_html(run, view)}
+
+
+def _answer_html(run: Run, view: str) -> str:
+    if not run.result:
+        return ""
+    if view == "table":
+        return _table_html(run)
+    if view == "json" or _is_json(run, view):
+        return f'<pre style="{_PRE}">{_escape(_pretty(run))}</pre>'
+    if view == "text" or (view == "auto" and run.request.get("output_format") == "text"):
+        return f'<div style="{_PRE}">{_escape(run.result)}</div>'
+    return safe_html(run.result)
+
+
+def _is_json(run: Run, view: str) -> bool:
+    return view == "auto" and run.output is not None
+
+
+def _pretty(run: Run) -> str:
+    if run.output is None:
+        return run.result or ""
+    return json.dumps(run.output, indent=2, ensure_ascii=False)
+
+
+def _table_html(run: Run) -> str:
+    """A JSON answer as a table: a list of objects by rows, anything else as names and values."""
+    rows = run.output if run.output is not None else {"result": run.result}
+    if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        head = "".join(f"<th>{_escape(str(name))}</th>" for name in names)
+        body = "".join(f"<tr>{''.join(_cell(row.get(name)) for name in names)}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    pairs = rows.items() if isinstance(rows, Mapping) else enumerate(rows if isinstance(rows, list) else [rows])
+    body = "".join(f"<tr><th>{_escape(str(name))}</th>{_cell(value)}</tr>" for name, value in pairs)
+    return f"<table><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    shown = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"<td>{_escape(shown)}</td>"
+
+
+def _steps_html(events: list[Event]) -> str:
+    """Thoughts and tool calls, folded."""
+    steps = [_step(event) for event in events if event.type in _STEPS]
+    if not steps:
+        return ""
+    items = "".join(f'<li style="{_PRE}">{_escape(step)}</li>' for step in steps)
+    return f"<details><summary>{len(steps)} step{'s' * (len(steps) > 1)}</summary><ol>{items}</ol></details>"
+
+
+_STEPS = {
+    "think": "thought",
+    "analyze": "analysis",
+    "tool_call_request": "tool call",
+    "tool_call_result": "tool result",
+    "auth_event": "sign-in",
+}
+
+
+def _step(event: Event) -> str:
+    shown = event.data if isinstance(event.data, str) else json.dumps(event.data, ensure_ascii=False)
+    return f"{_STEPS[event.type]}: {shown}"
+
+
+def _escape(text: str) -> str:
+    return html.escape(plain(text))
+
+
+class Stream:
+    """Shows a run while it is under way: text is only ever appended, so its cost grows with the answer.
+
+    Args:
+        write: writes text to the cell's output or the terminal.
+        rich: whether the final rendering can take the place of what streamed in.
+        view: how the final rendering shows the answer; ``none`` shows nothing at all.
+    """
+
+    def __init__(self, write: Callable[[str], object], *, rich: bool, view: str = "auto") -> None:
+        self._write = write
+        self._rich = rich
+        self._view = view
+        self._wrote = False
+        self._progress = 0
+        self._told: set[str] = set()
+
+    def __call__(self, run: Run, event: Event, piece: str) -> None:
+        """The engine's listener."""
+        if self._view == "none":
+            return
+        note = waiting_for(run)
+        if event.type == "auth_event" and isinstance(event.data, Mapping) and event.data.get("auth_url"):
+            note = plain(f"Sign in at {event.data['auth_url']} to let it go on.")
+        if note and note not in self._told:
+            self._told.add(note)
+            self._say(f"\n{note}\n" if self._wrote else f"{note}\n")
+        if event.type == "task_updated" and not self._wrote:
+            self._show_progress(run.metadata.get("internal_status"))
+        if piece:
+            self._say(plain(piece))
+
+    def _say(self, text: str) -> None:
+        self._wrote = True
+        self._show_progress(None)
+        self._write(text)
+
+    def _show_progress(self, status: Any) -> None:
+        """What the service says that it is doing, in one line that overwrites itself."""
+        text = plain(status)[:100].replace("\n", " ") if isinstance(status, str) else ""
+        if text or self._progress:
+            self._write(f"\r{text:{self._progress}}" + ("" if text else "\r"))
+            self._progress = len(text)
+
+    def finish(self, run: Run) -> None:
+        """Ends the output: one clean rendering, or in a terminal the line of facts."""
+        if self._view == "none":
+            return
+        progressed = bool(self._progress)
+        self._show_progress(None)
+        if self._rich:
+            from IPython.display import clear_output, display
+
+            if self._wrote or progressed:
+                clear_output(wait=True)  # type: ignore[no-untyped-call]
+            display(run_bundle(run, self._view), raw=True)  # type: ignore[no-untyped-call]
+        elif self._wrote and not _is_json(run, self._view):
+            note = "" if run.error is None or run.status == "completed" else f"{plain(run.error)}\n"
+            self._write(f"\n{note}{facts(run)}\n")
+        else:
+            self._write(("\n" if self._wrote else "") + as_text(run, self._view) + "\n")

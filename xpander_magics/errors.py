@@ -1,0 +1,156 @@
+"""The errors of this package, and how a cell shows them.
+
+::
+
+    XpanderError
+    ├── ConfigError            an option, a setting or a name is wrong; nothing was sent
+    │   └── StoreError         the run store can't be opened, read or written
+    ├── TemplateError          the cell can't be rendered; nothing was sent
+    ├── SecretError            the rendered prompt holds a secret; nothing was sent
+    ├── SchemaError            the schema itself is no JSON Schema, or an answer breaks it
+    ├── ServiceError           the service, or the way to it, said no
+    │   ├── AuthError              401, 403, or no key at all
+    │   ├── NotFoundError          404, or no such target, model or run
+    │   ├── InvalidRequestError    400, 409, 422 and other refusals of the request
+    │   ├── RateLimitError         429, after the retries
+    │   ├── ServerError            5xx, or an answer that is not the contract's
+    │   ├── ConnectionFailed       no connection, or a lost one
+    │   └── Timeout                a connect, a read, or the run as a whole took too long
+    └── TaskFailed             the task ended, and not as ``completed``
+
+Each says what was wrong, where, and what to do next. Where a run was kept, it is the error's ``run``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from xpander_magics.safety import plain
+
+if TYPE_CHECKING:
+    from xpander_magics.results import Run
+
+
+class _ShownBriefly:
+    """In a cell: the message alone, with the traceback only when asked for."""
+
+    _show_traceback: ClassVar[bool] = False
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython prints in place of its own traceback."""
+        if _ShownBriefly._show_traceback:
+            return traceback.format_exception(*sys.exc_info())
+        # The message may quote what a service or a model wrote.
+        return [plain(f"{type(self).__name__}: {self}")]
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Whether cells show the tracebacks of these errors; ``%config XpanderMagics.traceback`` sets it."""
+    _ShownBriefly._show_traceback = wanted
+
+
+class XpanderError(_ShownBriefly, Exception):
+    """Anything that this package raises on purpose.
+
+    Attributes:
+        run: the run that it ended, already kept in the store; None where nothing was sent.
+    """
+
+    run: Run | None = None
+
+
+class ConfigError(XpanderError):
+    """An option, a setting or a name is wrong. Nothing was sent."""
+
+
+class StoreError(ConfigError):
+    """The run store can't be opened, read or written."""
+
+
+class TemplateError(XpanderError):
+    """The cell, or an option's value, can't be rendered. Nothing was sent."""
+
+
+class SecretError(XpanderError):
+    """A rendered prompt holds a secret. Nothing was sent; ``--allow-secrets`` sends it all the same."""
+
+
+class SchemaError(XpanderError):
+    """A schema is no JSON Schema, or an answer breaks it."""
+
+
+class ServiceError(XpanderError):
+    """The service, or the way to it, said no.
+
+    Attributes:
+        status_code: the HTTP status, or None where there was no answer.
+        maybe_sent: whether the request may have reached the service and done its work there.
+        retry_after: the seconds that the service asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        maybe_sent: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.maybe_sent = maybe_sent
+        self.retry_after = retry_after
+
+
+class AuthError(ServiceError):
+    """The key is missing, wrong, or not allowed to do this."""
+
+
+class NotFoundError(ServiceError):
+    """There is no such agent, workflow, provider, model, task or run."""
+
+
+class InvalidRequestError(ServiceError):
+    """The service refuses the request as it is."""
+
+
+class RateLimitError(ServiceError):
+    """Too many requests, still after the retries."""
+
+
+class ServerError(ServiceError):
+    """The service failed, or answered something that isn't its contract's."""
+
+
+class ConnectionFailed(ServiceError):
+    """The service can't be reached, or the connection was lost."""
+
+
+class Timeout(ServiceError):
+    """A connect, a read, or the run as a whole took too long."""
+
+
+class TaskFailed(XpanderError):
+    """The task ended, and not as ``completed``; its ``run`` tells all that is known."""
+
+
+class Interrupted(_ShownBriefly, KeyboardInterrupt):
+    """The kernel was interrupted; what was under way is kept as its ``run``."""
+
+    run: Run | None = None
+
+
+def nearest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
+    """The known names that look most like ``name``, best first, whatever their case."""
+    by_lower = {k.lower(): k for k in known}
+    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.5)]
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """A sentence to end an error with: the nearest names, or ``otherwise``."""
+    near = nearest(name, known)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise

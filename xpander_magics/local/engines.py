@@ -1,0 +1,247 @@
+"""What the engines that answer have in common, and the one for OpenAI-compatible endpoints.
+
+One interface for all (``gguf.py`` and ``scripted.py`` are the others): ``ready(model, say)`` makes a model usable, and
+``generate(call)`` yields pieces. A caller that stops listening ends the generation: the HTTP stream to the
+engine is closed, and llama.cpp stops decoding when it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from xpander_magics.errors import did_you_mean
+from xpander_magics.local.agents import Provider
+
+Say = Callable[[str], None]
+
+class EngineError(Exception):
+    """The engine can't answer; its words are for the user."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something that an engine says.
+
+    ``type`` is that of a stream's event (``chunk``, ``think``, ``tool_call_request``, ...); besides them
+    ``tokens`` (``{"prompt_tokens", "completion_tokens"}``, once, at the end) and ``paused``.
+    """
+
+    type: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """One generation.
+
+    Attributes:
+        messages: what the model reads, as OpenAI's chat messages.
+        prompt: what the user wrote; the scripted engine answers with it.
+        temperature: None leaves it to the engine.
+        schema: a JSON Schema to hold the answer to.
+        prefix: words that the answer was taught to begin with; taken off.
+        script: what the scripted engine shall do.
+    """
+
+    model: str
+    messages: list[dict[str, str]]
+    prompt: str = ""
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int = 512
+    schema: dict[str, Any] | None = None
+    prefix: str = ""
+    script: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """What the runner needs of an engine.
+
+    Attributes:
+        limit: the tasks that it works on at once; the others stay pending.
+        byok: whether it runs on the user's own key, so that its cost isn't known here.
+        default: the model for a call that names the provider alone.
+
+    ``check`` says what is wrong with a call: the field of the body, and words.
+    """
+
+    limit: int
+    byok: bool
+    default: str
+
+    async def models(self) -> list[dict[str, Any]]: ...
+    def check(self, model: str, extension: dict[str, Any]) -> tuple[str, str] | None: ...
+    async def ready(self, model: str, say: Say) -> None: ...
+    def generate(self, call: Call) -> AsyncGenerator[Piece, None]: ...
+    async def close(self) -> None: ...
+
+
+class OpenAIEngine:
+    """Any endpoint that speaks OpenAI's chat completions."""
+
+    limit = 64
+    byok = True
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self.default = (provider.models or ("",))[0]
+        self._client: httpx.AsyncClient | None = None
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models of the file, or the endpoint's own list."""
+        if self._provider.models is not None:
+            return [model_row(name) for name in self._provider.models]
+        try:
+            answer = await self._http().get("/models", timeout=10)
+            answer.raise_for_status()
+            return [model_row(str(model["id"])) for model in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"{self._provider.base_url} doesn't list its models: {error}") from None
+
+    def check(self, model: str, extension: dict[str, Any]) -> tuple[str, str] | None:
+        """What is wrong with the model's name, as far as can be said without asking the endpoint."""
+        del extension
+        known = self._provider.models
+        return None if model and known is None else unknown_model(self._provider.name, model, known or ())
+
+    async def ready(self, model: str, say: Say) -> None:
+        """Reads the key, so that a missing one is said before anything is sent."""
+        del model, say
+        self._http()
+
+    def generate(self, call: Call) -> AsyncGenerator[Piece, None]:
+        """Streams one chat completion."""
+        return completion(self._http(), self._provider.name, request_body(call), call.prefix)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._client:
+            await self._client.aclose()
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            headers = {}
+            if name := self._provider.api_key_env:
+                if not os.environ.get(name):
+                    raise EngineError(f"{self._provider.name} needs its key in the environment variable {name}.")
+                headers["Authorization"] = f"Bearer {os.environ[name]}"
+            self._client = http_client(self._provider.base_url, headers)
+        return self._client
+
+
+def unknown_model(provider: str, model: str, known: Iterable[str]) -> tuple[str, str] | None:
+    """What ``Engine.check`` says of a model that isn't among those known."""
+    names = list(known)
+    if model in names:
+        return None
+    if not model:
+        return "llm_model_name", f"{provider} has no model of its own choice: name one"
+    return "llm_model_name", f"{provider} has no model {model!r}. {did_you_mean(model, names, otherwise=_list(names))}"
+
+
+async def completion(
+    client: httpx.AsyncClient, name: str, body: dict[str, Any], prefix: str
+) -> AsyncGenerator[Piece, None]:
+    """One streamed chat completion as pieces, its text without white space at its ends."""
+    trim = _Trim(prefix)
+    tokens: dict[str, int] | None = None
+    try:
+        async with client.stream("POST", "/chat/completions", json=body) as answer:
+            if answer.status_code != 200:
+                raise EngineError(f"{name} answered {answer.status_code}: {_reason(await answer.aread())}")
+            async for line in answer.aiter_lines():
+                if not line.startswith("data:") or line[5:].strip() == "[DONE]":
+                    continue
+                event = json.loads(line[5:])
+                if event.get("error"):
+                    raise EngineError(f"{name} failed: {_reason(line[5:].encode())}")
+                if usage := event.get("usage"):
+                    tokens = {k: int(usage.get(k) or 0) for k in ("prompt_tokens", "completion_tokens")}
+                for choice in event.get("choices") or []:
+                    delta = choice.get("delta") or {}
+                    if thought := delta.get("reasoning_content"):
+                        yield Piece("think", thought)
+                    if text := trim(delta.get("content") or ""):
+                        yield Piece("chunk", text)
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise EngineError(f"{name} can't be reached or broke off: {error or type(error).__name__}") from error
+    if rest := trim.end():
+        yield Piece("chunk", rest)
+    if tokens is not None:
+        yield Piece("tokens", tokens)
+
+
+class _Trim:
+    """Takes the white space from both ends of a text that comes in pieces, and a prefix from its beginning."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.strip()
+        self._held = ""
+        self._begun = False
+
+    def __call__(self, piece: str) -> str:
+        text = self._held + piece
+        if not self._begun:
+            text = text.lstrip()
+            # Still the prefix, as far as can be seen: too early to say.
+            if self._prefix.startswith(text):
+                self._held = text
+                return ""
+            text = text.removeprefix(self._prefix).lstrip() if self._prefix else text
+            self._begun = bool(text)
+        out = text.rstrip()
+        self._held = text[len(out) :]
+        return out
+
+    def end(self) -> str:
+        """What was held back and turns out to be the answer."""
+        return "" if self._begun or self._held == self._prefix else self._held
+
+
+def request_body(call: Call) -> dict[str, Any]:
+    """The body of a streamed chat completion."""
+    body: dict[str, Any] = {
+        "model": call.model,
+        "messages": call.messages,
+        "max_tokens": call.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if call.temperature is not None:
+        body["temperature"] = call.temperature
+    if call.seed is not None:
+        body["seed"] = call.seed
+    if call.schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": call.schema}}
+    return body
+
+
+def http_client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
+    """A client that keeps its connections, for one endpoint."""
+    # No limit on reading: a first token can take minutes, and whoever waits can stop the task.
+    timeout = httpx.Timeout(None, connect=10)
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=httpx.Limits())
+
+
+def model_row(model_id: str, description: str | None = None, name: str | None = None) -> dict[str, Any]:
+    """A model as the service lists it."""
+    return {"model_id": model_id, "display_name": name, "tier": None, "description": description}
+
+
+def _list(names: list[str]) -> str:
+    return f"It has {', '.join(names[:20])}."
+
+
+def _reason(body: bytes) -> str:
+    """The words of an error's body, short."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)[:300]
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:300].strip() or "no message"

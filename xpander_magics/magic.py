@@ -1,0 +1,352 @@
+"""``%xpander`` and ``%%xpander``: a line is parsed, the session does the work, the result is shown.
+
+Loading this imports neither requests, pandas, SQLAlchemy nor Jinja2; the first call does.
+"""
+
+from __future__ import annotations
+
+import getpass
+import keyword
+import sys
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from traitlets import Bool, Float, Integer, Unicode
+
+from xpander_magics import cell, config, errors
+from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
+from xpander_magics.results import utc_now
+from xpander_magics.session import Session, Settings, default_session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from xpander_magics.results import Run
+
+
+_UNDER_WAY = ("pending", "executing", "paused")
+
+
+@magics_class
+class XpanderMagics(Magics):
+    """The magics; ``%config XpanderMagics`` lists their settings."""
+
+    base_url = Unicode(None, allow_none=True, help="Where the service is; else XPANDER_BASE_URL.").tag(config=True)
+    target = Unicode(None, allow_none=True, help="The target of cells that name none; else XPANDER_AGENT_ID.").tag(
+        config=True
+    )
+    store = Unicode(None, allow_none=True, help="An SQLAlchemy URL for the runs; else XPANDER_STORE.").tag(config=True)
+    connect_timeout = Float(10.0, min=0.001, help="Seconds to connect.").tag(config=True)
+    read_timeout = Float(60.0, min=0.001, help="Seconds between two pieces of an answer.").tag(config=True)
+    timeout = Float(600.0, min=0.001, help="Seconds that a run may take.").tag(config=True)
+    pause_wait = Float(30.0, min=0.0, help="Seconds to wait for a person where a task is paused.").tag(config=True)
+    retries = Integer(5, min=0, help="How often a request is sent again at the most.").tag(config=True)
+    view = Unicode("auto", help="How answers are shown when --view isn't given.").tag(config=True)
+    traceback = Bool(False, help="Show the whole traceback of an error.").tag(config=True)
+
+    shell: InteractiveShell
+
+    def __init__(self, shell: InteractiveShell, session: Session) -> None:
+        super().__init__(shell)
+        self.session = session
+        self._configure()
+        self.observe(lambda _: self._configure(), names=[*vars(Settings()), "traceback"])
+
+    def _configure(self) -> None:
+        self.session.configure(Settings(**{name: getattr(self, name) for name in vars(Settings())}))
+        errors.show_tracebacks(self.traceback)
+
+    @no_var_expand
+    @line_cell_magic
+    def xpander(self, line: str, cell: str | None = None) -> Any:
+        """Replaced below by what the parser says."""
+        return self._command(line) if cell is None else self._run_cell(line, cell)
+
+    def _run_cell(self, line: str, body: str) -> None:
+        """``%%xpander``: one run, shown as it comes, bound to a name, kept in the store."""
+        from xpander_magics.display import Stream
+
+        options = cell.parse_cell(line).over_defaults(self.session.defaults)
+        view = "none" if options.quiet else cell.one_of("--view", options.view or self.view, cell.VIEWS)
+        name = _checked_name(options.out)
+        if options.dry_run:
+            self._dry_run(options, body)
+            return
+        stream = Stream(_write, rich=_is_rich(self.shell), view=view or "auto")
+        try:
+            run = self.session.run(options, body, self.shell.user_ns, stream)
+        except (XpanderError, errors.Interrupted) as error:
+            if error.run is not None:
+                self._bind(name, error.run)
+                stream.finish(error.run)
+            raise
+        self._bind(name, run)
+        stream.finish(run)
+
+    def _bind(self, name: str | None, value: Any) -> None:
+        if name is not None:
+            self.shell.user_ns[name] = value
+
+    def _dry_run(self, options: cell.Options, body: str) -> None:
+        from xpander_magics import quote
+        from xpander_magics.safety import plain
+
+        plan = self.session.plan(options, body, self.shell.user_ns)
+        earlier = self.session.store.select(target=plan.run.target, status="completed", limit=quote.LOOKED_AT)
+        told = quote.lines(plan, quote.quote(plan, earlier))
+        _write(plain(plan.run.prompt or "") + "\n\n" + "\n".join(told) + "\n")
+
+    def _command(self, line: str) -> Any:
+        command = cell.parse_command(line)
+        return getattr(self, f"_do_{command.name}")(command)
+
+    def _do_help(self, command: cell.Command) -> None:
+        _write(cell.command_help(*command.words) + ("" if command.words else "\n" + cell.cell_help()))
+
+    def _do_status(self, command: cell.Command) -> None:
+        session = self.session
+        chosen = ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
+        try:
+            url: str = config.base_url_from(session.base_url)
+            key = session.client.key_shown
+        except AuthError:
+            key = "none: set XPANDER_API_KEY, or %xpander login; without one: %xpander local"
+        _write(
+            f"service  {url}{' (the embedded local server)' if session.local else ''}\n"
+            f"key      {key}\n"
+            f"defaults {chosen or 'none: %xpander use'}\n"
+            f"runs     {session.store.location}\n"
+        )
+
+    def _do_login(self, command: cell.Command) -> None:
+        try:
+            key = getpass.getpass("xpander.ai API key: ").strip()
+        except (EOFError, NotImplementedError):
+            raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
+        session = self.session
+        session.stop_local()
+        url = config.base_url_from(session.base_url)
+        config.key_from(url, key or "-")
+        if not key:
+            raise ConfigError("No key was given; nothing has changed.")
+        before, session.login_key = session.login_key, key
+        session.disconnect()
+        try:
+            session.client.providers()
+        except AuthError:
+            session.login_key = before
+            session.disconnect()
+            raise
+        except errors.ServiceError as error:
+            _write(f"The key could not be tried: {error}\n")
+        kept = config.remember_key(url, key)
+        _write(f"Logged in at {url}; the key is kept {'in the keyring' if kept else 'for this kernel'}.\n")
+
+    def _do_logout(self, command: cell.Command) -> None:
+        session = self.session
+        had = session.login_key is not None
+        session.login_key = None
+        had = config.forget_key(config.base_url_from(session.base_url)) or had
+        session.disconnect()
+        _write("The key is forgotten.\n" if had else "There was no key from login.\n")
+        if config.has_environment_key():
+            _write("XPANDER_API_KEY is still set in this kernel's environment.\n")
+
+    def _do_local(self, command: cell.Command) -> None:
+        if command.words and command.words[0] != "stop":
+            hint = errors.did_you_mean(command.words[0], ["stop"])
+            raise ConfigError(f"%xpander local takes stop or nothing, not {command.words[0]!r}. {hint}".rstrip())
+        if command.words:
+            _write("The local server has ended.\n" if self.session.stop_local() else "No local server was running.\n")
+            return
+        local = self.session.start_local(command.file, command.gguf)
+        names = self.session.client.directory.target_names()
+        _write(f"The local server runs at {local.base_url} and ends with this kernel. It has: {', '.join(names)}.\n")
+
+    def _do_use(self, command: cell.Command) -> None:
+        if command.clear:
+            self.session.defaults = cell.Options()
+        given = command.options or cell.Options()
+        if given.models:
+            provider, _, model = given.models[0].partition("/")
+            self.session.client.directory.check_model(provider, model)
+        if given.target is not None:
+            self.session.client.directory.resolve(given.target)
+        cell.one_of("--view", given.view, cell.VIEWS)
+        self.session.defaults = given.over_defaults(self.session.defaults)
+        chosen = ", ".join(f"{name}={value!r}" for name, value in self.session.defaults.said().items())
+        _write(f"Defaults: {chosen or 'none'}.\n")
+
+    def _do_agents(self, command: cell.Command) -> Any:
+        return _table(self.session.client.agents(), "agents")
+
+    def _do_workflows(self, command: cell.Command) -> Any:
+        return _table(self.session.client.workflows(), "workflows")
+
+    def _do_providers(self, command: cell.Command) -> Any:
+        return _table(self.session.client.providers(), "providers")
+
+    def _do_models(self, command: cell.Command) -> Any:
+        client = self.session.client
+        known = client.directory.provider_ids()
+        chosen = list(command.words) or known
+        if command.words and command.words[0] not in known:
+            hint = errors.did_you_mean(command.words[0], known, otherwise=f"There are: {', '.join(known)}.")
+            raise NotFoundError(f"There is no provider {command.words[0]!r}. {hint}")
+        return _table([model for provider in chosen for model in _models_of(client, provider)], "models")
+
+    def _do_runs(self, command: cell.Command) -> Any:
+        frame = self.session.store.frame(
+            experiment=command.experiment,
+            tag=command.tag,
+            status=command.status,
+            target=command.target,
+            limit=command.last,
+        )
+        self._bind(_checked_name(command.out), frame)
+        return None if command.out else frame
+
+    def _do_show(self, command: cell.Command) -> Any:
+        from xpander_magics.display import Stream
+
+        run = self._run_named(command)
+        if not run.ended and run.task_id is not None:
+            run.refresh()
+        view = cell.one_of("--view", command.view, cell.VIEWS)
+        if view is None:
+            return run
+        Stream(_write, rich=_is_rich(self.shell), view=view).finish(run)
+        return None
+
+    def _do_stop(self, command: cell.Command) -> None:
+        word = command.words[0] if command.words else None
+        if word not in (None, "all"):
+            runs = [self._run_named(command)]
+        else:
+            kept = [r for status in _UNDER_WAY for r in self.session.store.select(status=status, limit=1000)]
+            runs = [run for run in kept if run.task_id is not None and run.base_url == self.session.client.base_url]
+            runs.sort(key=lambda run: run.sent_at or run.created_at or utc_now())
+            runs = runs if word == "all" else runs[-1:]
+        if not runs:
+            _write("No run is under way.\n")
+        for run in runs:
+            run.session = self.session
+            _write(f"Run {run.run_id[:8]} is {run.stop().status}.\n")
+
+    def _do_usage(self, command: cell.Command) -> Any:
+        if command.words:
+            runs = [self._run_named(command)]
+        else:
+            kept = self.session.store.select(limit=1000)
+            runs = [run for run in kept if run.ended and run.task_id and run.actions is None and not run.is_byok]
+            runs = [run for run in runs if run.base_url == self.session.client.base_url]
+        for run in runs:
+            self.session.engine.read_usage(run)
+            self.session.store.update(run)
+        from xpander_magics.frames import frame_of
+
+        columns = ["run_id", "model", "prompt_tokens", "completion_tokens", "total_tokens", "actions", "cost_usd"]
+        return frame_of(runs)[[*columns, "is_byok"]]
+
+    def _do_thread(self, command: cell.Command) -> Any:
+        run = self._run_named(command)
+        if run.task_id is None:
+            raise ConfigError(f"Run {run.run_id[:8]} has no conversation: it started no task.")
+        if not command.full:
+            return _table(self.session.client.thread(run.task_id), "thread")
+        parts = self.session.client.full_thread(run.task_id)
+        return _table([_within(message, part) for part, messages in parts.items() for message in messages], "thread")
+
+    def _do_tag(self, command: cell.Command) -> None:
+        if len(command.words) < 2:
+            raise ConfigError("%xpander tag takes a run and at least one tag.")
+        ref, *tags = command.words
+        run = self.session.find(ref, self.shell.user_ns)
+        self.session.store.tag([run.run_id], tags, remove=command.remove)
+        kept = self.session.store.find(run.run_id).tags
+        run.tags[:] = kept
+        _write(f"Run {run.run_id[:8]} has the tags: {', '.join(kept) or 'none'}.\n")
+
+    def _run_named(self, command: cell.Command) -> Run:
+        if not command.words:
+            raise ConfigError(
+                f"%xpander {command.name} takes a run: its id, or a variable that holds it. %xpander runs"
+            )
+        return self.session.find(command.words[0], self.shell.user_ns)
+
+
+XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\n\nCommands:\n\n{cell.command_help()}"
+
+
+def _models_of(client: Any, provider: str) -> list[Any]:
+    return [_within(model, provider, "provider") for model in client.models(provider)]
+
+
+def _within(record: Any, part: str, column: str = "conversation") -> Any:
+    return type(record)({column: part, **record.raw})
+
+
+def _table(records: list[Any], what: str) -> Any:
+    """Records of the service as a DataFrame: the contract's columns first, then those that it sent besides."""
+    import pandas as pd
+
+    from xpander_magics import contract
+
+    kinds: dict[str, type[contract.Record]] = {
+        "agents": contract.Agent,
+        "workflows": contract.Agent,
+        "providers": contract.Provider,
+        "models": contract.Model,
+        "thread": contract.Message,
+    }
+    rows = [record.raw for record in records]
+    sent = dict.fromkeys(name for row in rows for name in row)
+    first = [name for name in sent if name in ("provider", "conversation")]
+    columns = list(dict.fromkeys([*first, *kinds[what].FIELDS, *sent]))
+    frame = pd.DataFrame(rows, columns=columns)
+    if what == "thread":
+        frame["created_at"] = pd.to_datetime(pd.to_numeric(frame["created_at"], errors="coerce"), unit="s", utc=True)
+    return frame
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise ConfigError(f"--out takes a variable's name, not {name!r}.")
+    return name
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _is_rich(shell: Any) -> bool:
+    """Whether outputs go to a notebook, which can show HTML and clear what streamed in."""
+    return hasattr(shell, "kernel")
+
+
+def load(ipython: InteractiveShell) -> None:
+    """Registers the magics and the completion."""
+    from xpander_magics.complete import Completer
+
+    magics = XpanderMagics(ipython, default_session())
+    ipython.register_magics(magics)
+    completer = getattr(ipython, "Completer", None)
+    if completer is not None:
+        unload_completer(ipython)
+        completer.custom_matchers.append(Completer(default_session(), ipython.user_ns).matcher)
+
+
+def unload_completer(ipython: InteractiveShell) -> None:
+    """Takes the completion away."""
+    matchers = ipython.Completer.custom_matchers
+    matchers[:] = [m for m in matchers if not hasattr(m, "xpander_completer")]
+
+
+def unload(ipython: InteractiveShell) -> None:
+    """Takes the magics and the completion away; ends the local server; closes the store."""
+    for kind in ("line", "cell"):
+        ipython.magics_manager.magics[kind].pop("xpander", None)
+    unload_completer(ipython)
+    ipython.configurables[:] = [c for c in ipython.configurables if not isinstance(c, XpanderMagics)]
+    default_session().close()

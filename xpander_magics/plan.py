@@ -1,0 +1,278 @@
+"""Options and variables become a ``Plan``: one run with all that will be sent, checked before it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from xpander_magics import cell
+from xpander_magics.client import MARK, Call, Client
+from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES
+from xpander_magics.errors import ConfigError, SecretError, did_you_mean
+from xpander_magics.results import Run, utc_now, without_secret_fields
+from xpander_magics.safety import Redactor, secret_variables, strings_in
+from xpander_magics.schemas import schema_from
+from xpander_magics.template import Rendered, render
+
+# Each field of the invoke body that has an option of its own, with that option.
+FIELD_OPTIONS = {
+    "input": "the cell, --file and --user",
+    "id": "--thread",
+    "llm_model_provider": "--model",
+    "llm_model_name": "--model",
+    "llm_reasoning_effort": "--effort",
+    "think_mode": "--think",
+    "output_format": "--format",
+    "output_schema": "--schema",
+    "instructions_override": "--instructions",
+    "additional_context": "--context",
+    "expected_output": "--expected-output",
+    "title": "--title",
+    "payload_extension": "--payload",
+    "mcp_servers": "--mcp",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, ready to be sent.
+
+    Attributes:
+        run: as it is kept before it is sent.
+        call: what is sent.
+        redact: masks the secrets of this run.
+        schema: what the answer has to keep to, or None.
+        wants_json: whether the user asked for JSON.
+    """
+
+    run: Run
+    call: Call
+    mode: str
+    timeout: float
+    usage: bool
+    on_interrupt: str
+    redact: Redactor = field(repr=False)
+    schema: dict[str, Any] | None = None
+    wants_json: bool = False
+
+
+def make_plan(
+    options: cell.Options,
+    template: str,
+    variables: Mapping[str, Any],
+    client: Client,
+) -> Plan:
+    """Renders and checks everything; asks the service for its lists at the most.
+
+    Raises:
+        TemplateError, SecretError, ConfigError, SchemaError: what was typed is wrong; nothing was sent.
+        NotFoundError, InvalidRequestError: no such target or model.
+    """
+    _refuse_sweeps(options)
+    rendered = Rendered(template, {}) if options.raw else render(template, variables)
+    prompt = rendered.text[:-1] if rendered.text.endswith("\n") else rendered.text
+    if not prompt.strip():
+        raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
+    options = options if options.raw else _rendered(options, variables)
+    fields = _fields(options, variables)
+    redact = Redactor([*client.secrets(), *secret_variables().values(), *_secrets_in(fields)])
+    if not options.allow_secrets:
+        _refuse_secrets(prompt, fields, client)
+    if options.target is None:
+        raise ConfigError(
+            "There is no target. Name an agent or a workflow: %%xpander NAME, or %xpander use NAME for all cells.\n"
+            "%xpander agents lists them."
+        )
+    run = Run(
+        created_at=utc_now(),
+        experiment=options.experiment,
+        mode=cell.one_of("--mode", options.mode, MODES) or "stream",
+        template=redact(template),
+        variables=redact(rendered.variables),
+        tags=list(dict.fromkeys(options.tags)),
+        note=options.note,
+        version=options.version,
+        base_url=client.base_url,
+        repeat=1,
+    )
+    call = client.prepare(options.target, prompt, version=options.version, mark=run.run_id, **fields)
+    if options.models:
+        client.directory.check_model(fields["llm_model_provider"], fields["llm_model_name"])
+    _describe(run, call, redact)
+    return Plan(
+        run=run,
+        call=call,
+        mode=run.mode or "stream",
+        timeout=options.timeout or client.timeout,
+        usage=options.usage is not False,
+        on_interrupt=cell.one_of("--on-interrupt", options.on_interrupt, cell.ON_INTERRUPT) or "stop",
+        redact=redact,
+        schema=fields.get("output_schema"),
+        wants_json=fields.get("output_format") == "json",
+    )
+
+
+def _describe(run: Run, call: Call, redact: Redactor) -> None:
+    """Puts into the run what is known of it before it is sent."""
+    body = call.body
+    run.target_kind, run.target_id, run.target = call.target.kind, call.target.id, call.target.name
+    run.prompt = redact(body["input"]["text"])
+    run.requested_provider = run.provider = body.get("llm_model_provider")
+    run.requested_model = run.model = body.get("llm_model_name")
+    run.requested_effort = run.effort = body.get("llm_reasoning_effort")
+    run.think_mode = body.get("think_mode")
+    run.thread_id = body.get("id")
+    run.title = redact(body.get("title"))
+    run.request = redact(without_secret_fields(body))
+    run.cache_key = _cache_key(run, call)
+
+
+def _cache_key(run: Run, call: Call) -> str:
+    """Equal for runs that ask the same: of one service and target at one version, with all settings."""
+    body = {name: value for name, value in call.body.items() if name != "title"}
+    body["payload_extension"] = {k: v for k, v in body["payload_extension"].items() if k != MARK}
+    version = call.version or call.target.version
+    asked = [run.base_url, call.target.kind, call.target.id, version, body, run.repeat]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_sweeps(options: cell.Options) -> None:
+    """Says no to what makes several runs of one cell."""
+    several = {"--model": options.models, "--effort": options.efforts, "--think": options.thinks}
+    for option, values in several.items():
+        if len(values) > 1:
+            raise ConfigError(
+                f"{option} has {len(values)} values, which makes a sweep; this version sends one run a cell. "
+                f"Give one, or loop: for value in [...]: xp.run(...)"
+            )
+    if options.over is not None or (options.repeat or 1) > 1:
+        option = "--over" if options.over is not None else "--repeat"
+        raise ConfigError(f"{option} makes a sweep; this version sends one run a cell. Loop over xp.run(...) instead.")
+
+
+def _rendered(options: cell.Options, variables: Mapping[str, Any]) -> cell.Options:
+    """The options with their templates rendered; a value without one is left as it is."""
+
+    def text(name: str, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(text(name, item) for item in value)
+        if isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
+            return render(value, variables, what=f"--{name.replace('_', '-')}").text
+        return value
+
+    return replace(options, **{name: text(name, value) for name, value in options.said().items()})
+
+
+def _fields(options: cell.Options, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the invoke body, the two of ``input`` among them; only those that were said."""
+    fields: dict[str, Any] = {}
+    if options.models:
+        fields["llm_model_provider"], fields["llm_model_name"] = _provider_and_model(options.models[0])
+    if options.efforts:
+        fields["llm_reasoning_effort"] = cell.one_of("--effort", options.efforts[0], EFFORTS)
+    if options.thinks:
+        fields["think_mode"] = cell.one_of("--think", options.thinks[0], THINK_MODES)
+    texts = {
+        "output_format": cell.one_of("--format", options.format, FORMATS),
+        "instructions_override": options.instructions,
+        "additional_context": options.context,
+        "expected_output": options.expected_output,
+        "title": options.title,
+        "id": _thread(options.thread, variables),
+    }
+    fields.update({name: value for name, value in texts.items() if value is not None})
+    if options.schema is not None:
+        if fields.setdefault("output_format", "json") != "json":
+            raise ConfigError(f"--schema needs --format json, not {fields['output_format']}.")
+        fields["output_schema"] = schema_from(_schema(options.schema, variables))
+    for option, field_name, kinds in (("user", "user", dict), ("payload", "payload_extension", dict)):
+        value = _named(f"--{option}", getattr(options, option), variables, kinds)
+        if value is not None:
+            fields[field_name] = value
+    servers = _named("--mcp", options.mcp, variables, (dict, list))
+    if servers is not None:
+        fields["mcp_servers"] = servers if isinstance(servers, list) else [servers]
+    for url in options.files:
+        if "://" not in url and not url.startswith("data:"):
+            raise ConfigError(f"--file takes a URL that the service can read, not {url!r}.")
+    if options.files:
+        fields["files"] = list(options.files)
+    return _with_set(fields, cell.parse_set(options.set))
+
+
+def _with_set(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    if "input" in given:
+        raise ConfigError(f"--set input: that field is made of {FIELD_OPTIONS['input']}.")
+    for name in given:
+        if name in fields:
+            raise ConfigError(f"--set {name} and {FIELD_OPTIONS[name]} both give that field. Leave one out.")
+    return {**fields, **given}
+
+
+def _provider_and_model(written: str) -> tuple[str, str]:
+    provider, slash, model = written.partition("/")
+    if not (provider and slash and model):
+        raise ConfigError(f"--model takes PROVIDER/MODEL, such as openai/gpt-5, not {written!r}. See %xpander models.")
+    return provider, model
+
+
+def _thread(given: Any, variables: Mapping[str, Any]) -> str | None:
+    """A conversation's id: of a run, of a variable that holds one, or as it is."""
+    named = variables.get(given) if isinstance(given, str) else given
+    if isinstance(named, Run):
+        if named.thread_id is None:
+            raise ConfigError("--thread: that run has no conversation: it started no task.")
+        return named.thread_id
+    if given is None or isinstance(given, str):
+        return given
+    raise ConfigError(f"--thread takes a run or an id, not a {type(given).__name__}.")
+
+
+def _schema(given: Any, variables: Mapping[str, Any]) -> Any:
+    return variables[given] if isinstance(given, str) and given in variables else given
+
+
+def _named(option: str, given: Any, variables: Mapping[str, Any], kinds: Any) -> Any:
+    """The value of a variable that an option names; from Python, the value itself."""
+    if given is None:
+        return None
+    value = given
+    if isinstance(given, str):
+        if given not in variables:
+            hint = did_you_mean(given, [name for name in variables if not name.startswith("_")])
+            raise ConfigError(f"{option}: there is no variable {given!r} in the notebook. {hint}".rstrip())
+        value = variables[given]
+    if not isinstance(value, kinds):
+        raise ConfigError(f"{option} takes a dict, and {given!r} is a {type(value).__name__}.")
+    return value
+
+
+def _secrets_in(fields: Mapping[str, Any]) -> list[str]:
+    """The values of the fields that are for the service alone."""
+    values = [fields.get(name) for name in SECRET_FIELDS if name != "mcp_servers"]
+    servers = fields.get("mcp_servers")
+    if isinstance(servers, list):
+        values += [server.get("config") for server in servers if isinstance(server, dict)]
+    return [text for value in values for text in _values_in(value)]
+
+
+def _values_in(value: Any) -> list[str]:
+    """The strings among a JSON value's values; an object's keys aren't secret."""
+    if isinstance(value, Mapping):
+        return [text for inner in value.values() for text in _values_in(inner)]
+    return [text for inner in value for text in _values_in(inner)] if isinstance(value, list) else [*strings_in(value)]
+
+
+def _refuse_secrets(prompt: str, fields: Mapping[str, Any], client: Client) -> None:
+    """Raises SecretError where something that will be read by a model holds a secret."""
+    public = {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
+    texts = [("The prompt", prompt), *((f"The field {n}", text) for n, v in public.items() for text in strings_in(v))]
+    secrets = [("the API key", key) for key in client.secrets()]
+    secrets += [(f"the value of ${name}", value) for name, value in secret_variables().items()]
+    for what, text in texts:
+        for whose, secret in secrets:
+            if secret in text:
+                raise SecretError(f"{what} holds {whose}. Nothing was sent. To send it all the same: --allow-secrets")

@@ -1,0 +1,207 @@
+"""What the service has: tasks, agents, workflows, providers, models. Each endpoint of the contract but invoke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from xpander_magics import errors
+from xpander_magics.config import base_url_from, key_from
+from xpander_magics.contract import Agent, Message, Model, Provider, Record, Task, Usage
+from xpander_magics.targets import Directory
+from xpander_magics.transport import Deadline, Transport
+
+_R = TypeVar("_R", bound=Record)
+_Self = TypeVar("_Self", bound="Resources")
+_LIST_SECONDS = 60.0
+
+
+class Resources:
+    """Everything that is asked of the service without starting a task; the base of ``Client``."""
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
+        timeout: float = 600.0,
+        retries: int = 5,
+        connections: int = 20,
+    ) -> None:
+        self.base_url = base_url_from(base_url)
+        self.timeout = timeout
+        self._key = key_from(self.base_url, api_key)
+        self._http = Transport(
+            self.base_url,
+            self._key,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            retries=retries,
+            connections=connections,
+        )
+        self.directory = Directory(self._list_kind, self._get_one, self.providers, self.models)
+
+    def __repr__(self) -> str:
+        return f"Client(base_url={self.base_url!r}, api_key={self._key})"
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the kept connections."""
+        self._http.close()
+
+    def pace(self, per_minute: float | None) -> None:
+        """Sends at most so many requests a minute from now on, evenly spaced; None for no limit."""
+        self._http.pacer.set_rate(per_minute)
+
+    def secrets(self) -> list[str]:
+        """What must be masked wherever text is kept or shown: the key."""
+        return [self._key.reveal()]
+
+    @property
+    def key_shown(self) -> str:
+        """The key as it may be shown, and where it came from."""
+        return str(self._key)
+
+    def task(self, id: str, *, deadline: Deadline | None = None) -> Task:
+        """One task as it stands."""
+        return self.task_from(self._get(f"/v1/tasks/{_quoted(id)}", deadline))
+
+    def tasks(
+        self,
+        *,
+        agent_id: str | None = None,
+        status: str | None = None,
+        parent_task_id: str | None = None,
+        triggering_agent_id: str | None = None,
+        user_id: str | None = None,
+        from_date: datetime | str | None = None,
+        to_date: datetime | str | None = None,
+        limit: int | None = None,
+    ) -> list[Task]:
+        """The summaries of tasks, newest first, over as many pages of 50 as that takes.
+
+        Args:
+            from_date, to_date: ISO 8601 text or an aware datetime.
+            limit: no more than so many; all when omitted.
+        """
+        found: list[Task] = []
+        filters = given(
+            agent_id=agent_id,
+            status=status,
+            parent_task_id=parent_task_id,
+            triggering_agent_id=triggering_agent_id,
+            user_id=user_id,
+            from_date=_iso(from_date),
+            to_date=_iso(to_date),
+        )
+        for task in self.pages("/v1/tasks", Task, self._short(), **filters):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(task)
+        return found
+
+    def stop(self, id: str, *, deadline: Deadline | None = None) -> Task:
+        """Stops a task; a finished one comes back unchanged."""
+        path = f"/v1/tasks/{_quoted(id)}/stop"
+        return self.task_from(self._http.json("POST", path, deadline=deadline or self._short(), repeatable=True))
+
+    def usage(self, id: str, *, deadline: Deadline | None = None) -> Usage:
+        """What a task used, and what it cost."""
+        return Usage(_object(self._get(f"/v1/tasks/{_quoted(id)}/llm_usage", deadline)))
+
+    def thread(self, id: str) -> list[Message]:
+        """The conversation that a task belongs to, oldest message first."""
+        return [Message(_object(item)) for item in _array(self._get(f"/v1/tasks/{_quoted(id)}/thread"))]
+
+    def full_thread(self, id: str) -> dict[str, list[Message]]:
+        """The conversation (``root``) and those of its sub-tasks by their ids, tool calls included."""
+        answer = _object(self._get(f"/v1/tasks/{_quoted(id)}/thread/full"))
+        return {name: [Message(_object(item)) for item in _array(items)] for name, items in answer.items()}
+
+    def agents(self) -> list[Agent]:
+        """All agents, newest first."""
+        return self.directory.entries("agent", fresh=True)
+
+    def agent(self, id: str) -> Agent:
+        """One agent with its full configuration."""
+        return self._get_one("agent", id)
+
+    def workflows(self) -> list[Agent]:
+        """All workflows, newest first."""
+        return self.directory.entries("workflow", fresh=True)
+
+    def workflow(self, id: str) -> Agent:
+        """One workflow with its full configuration."""
+        return self._get_one("workflow", id)
+
+    def providers(self) -> list[Provider]:
+        """The providers of models."""
+        return [Provider(_object(item)) for item in _array(self._get("/v1/misc/llm_providers"))]
+
+    def models(self, provider: str) -> list[Model]:
+        """A provider's models."""
+        path = f"/v1/misc/llm_providers/{_quoted(provider)}/models"
+        return [Model(_object(item)) for item in _array(self._get(path))]
+
+    def _list_kind(self, kind: str) -> list[Agent]:
+        return [Agent(entry.raw, kind) for entry in self.pages(f"/v1/{kind}s", Record, self._short())]
+
+    def _get_one(self, kind: str, id: str) -> Agent:
+        return Agent(_object(self._get(f"/v1/{kind}s/{_quoted(id)}")), kind)
+
+    def _short(self) -> Deadline:
+        return Deadline(_LIST_SECONDS)
+
+    def _get(self, path: str, deadline: Deadline | None = None) -> Any:
+        return self._http.json("GET", path, deadline=deadline or self._short())
+
+    def pages(self, path: str, kind: type[_R], deadline: Deadline, **filters: Any) -> Iterator[_R]:
+        page = 1
+        while True:
+            answer = _object(
+                self._http.json("GET", path, params={**filters, "page": page, "per_page": 50}, deadline=deadline)
+            )
+            items = _array(answer.get("items") or [])
+            yield from (kind(_object(item)) for item in items)
+            if not items or page >= (answer.get("total_pages") or page):
+                return
+            page += 1
+
+    def task_from(self, answer: Any) -> Task:
+        task = Task(_object(answer))
+        if not task.id:
+            raise errors.ServerError("The service answered with a task that has no id.", maybe_sent=True)
+        return task
+
+
+def given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _iso(when: datetime | str | None) -> str | None:
+    return when.isoformat() if isinstance(when, datetime) else when
+
+
+def _quoted(id_: str) -> str:
+    return quote(str(id_), safe="")
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise errors.ServerError("The service answered something else than its contract says.", maybe_sent=True)
+    return answer
+
+
+def _array(answer: Any) -> list[Any]:
+    if not isinstance(answer, list):
+        raise errors.ServerError("The service answered something else than its contract says.", maybe_sent=True)
+    return answer

@@ -1,0 +1,234 @@
+"""``Run``: one prompt sent once, and all that is known of it. No I/O.
+
+The fields of ``Run`` are the DataFrame's columns. What the service says changes a run in two ways
+only: ``apply_task`` and ``apply_usage``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from xpander_magics.contract import ENDED, SECRET_FIELDS, Event, Task, Usage
+
+# Fields of the task that have a column of their own; the rest is ``metadata``.
+_IN_COLUMNS = frozenset(
+    {
+        *("id", "status", "agent_id", "agent_version", "created_at", "started_at", "finished_at", "result"),
+        *("llm_model_provider", "llm_model_name", "llm_reasoning_effort", "think_mode", "used_tools", "title"),
+    }
+)
+
+
+def new_run_id() -> str:
+    """An id that no other run has: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def utc_now() -> datetime:
+    """The time now, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def parse_time(text: Any) -> datetime | None:
+    """An ISO 8601 time of the service as an aware datetime in UTC; None for what is no time."""
+    if not isinstance(text, str):
+        return None
+    try:
+        # Python 3.10 reads neither a "Z" nor other than three or six digits of a second.
+        whole, _, rest = text.replace("Z", "+00:00").partition(".")
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        fraction = f".{digits[:6]:0<6}" if digits else ""
+        when = datetime.fromisoformat(whole + fraction + rest[len(digits) :])
+    except ValueError:
+        return None
+    return when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
+
+
+class Actions(Protocol):
+    """What a run can ask of the session that it came from."""
+
+    def reply(self, run: Run, text: str) -> Run: ...
+    def stop(self, run: Run) -> Run: ...
+    def refresh(self, run: Run) -> Run: ...
+
+
+@dataclass(eq=False, repr=False)
+class Run:
+    """One prompt sent once to an agent or a workflow, with its settings and its outcome.
+
+    The attributes are the columns of the DataFrame (README, "The DataFrame"), in their order; times
+    are aware datetimes in UTC, durations are seconds, ``cost_usd`` is US dollars. What isn't known
+    is None. Then come those that the frame leaves out.
+
+    Attributes:
+        scores: a score by the name of its scorer; ``score_NAME`` in the frame.
+        request: the invoke body as sent, without its secrets.
+        version: the agent's or workflow's version that was asked for.
+        base_url: the service that it was sent to.
+        cache_key: equal for runs that asked the same of the same target.
+        sent_at: when the request left, or None while it surely hasn't.
+        events: the events of its stream, in this kernel only.
+    """
+
+    run_id: str = field(default_factory=new_run_id)
+    sweep_id: str | None = None
+    experiment: str | None = None
+    task_id: str | None = None
+    thread_id: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    target_kind: str | None = None
+    status: str = "planned"
+    target_id: str | None = None
+    target: str | None = None
+    agent_version: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    think_mode: str | None = None
+    requested_provider: str | None = None
+    requested_model: str | None = None
+    requested_effort: str | None = None
+    mode: str | None = None
+    prompt: str | None = None
+    template: str | None = None
+    result: str | None = None
+    error: str | None = None
+    error_type: str | None = None
+    output: Any = None
+    variables: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    tools_used: list[Any] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    repeat: int | None = None
+    attempts: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    actions: int | None = None
+    cost_usd: float | None = None
+    is_byok: bool | None = None
+    latency_s: float | None = None
+    ttft_s: float | None = None
+    queue_s: float | None = None
+    server_s: float | None = None
+    title: str | None = None
+    note: str | None = None
+
+    scores: dict[str, float] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict)
+    version: str | None = None
+    base_url: str | None = None
+    cache_key: str | None = None
+    sent_at: datetime | None = None
+    events: list[Event] = field(default_factory=list)
+    session: Actions | None = None
+
+    def __repr__(self) -> str:
+        model = "/".join(part for part in (self.provider, self.model) if part) or None
+        shown = {"target": self.target, "model": model, "effort": self.effort, "status": self.status}
+        facts = "".join(f", {name}={value!r}" for name, value in shown.items() if value is not None)
+        result = self.result if self.result is None or len(self.result) <= 60 else f"{self.result[:59]}…"
+        return f"Run({self.run_id[:8]!r}{facts}, result={result!r})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in ENDED
+
+    def apply_task(self, task: Task) -> None:
+        """Takes over what the service says of the task; what it leaves out stays as it was."""
+        raw = task.raw
+        self.status = raw.get("status") or self.status
+        self.task_id = raw.get("id") or self.task_id
+        self.thread_id = self.thread_id or self.task_id
+        self.target_id = raw.get("agent_id") or self.target_id
+        self.agent_version = _text(raw.get("agent_version")) or self.agent_version
+        self.created_at = parse_time(raw.get("created_at")) or self.created_at
+        self.started_at = parse_time(raw.get("started_at")) or self.started_at
+        self.finished_at = parse_time(raw.get("finished_at")) or self.finished_at
+        self.queue_s = _seconds(raw.get("created_at"), raw.get("started_at"), self.queue_s)
+        self.server_s = _seconds(raw.get("started_at"), raw.get("finished_at"), self.server_s)
+        self.provider = raw.get("llm_model_provider") or self.provider
+        self.model = raw.get("llm_model_name") or self.model
+        self.effort = raw.get("llm_reasoning_effort") or self.effort
+        self.think_mode = raw.get("think_mode") or self.think_mode
+        self.title = raw.get("title") or self.title
+        self.result = _text(raw["result"]) if raw.get("result") is not None else self.result
+        self.tools_used = list(raw.get("used_tools") or self.tools_used)
+        tokens = raw.get("tokens")
+        if isinstance(tokens, dict):
+            self._count(tokens, "prompt_tokens", "completion_tokens", "total_tokens")
+        rest = {key: value for key, value in raw.items() if key not in _IN_COLUMNS}
+        self.metadata = {**self.metadata, **without_secret_fields(rest)}
+
+    def apply_usage(self, usage: Usage) -> None:
+        """Takes over what the service says was used, and what it cost."""
+        self._count(usage.raw, "input_tokens", "output_tokens", "tokens")
+        self.actions = usage.actions if usage.actions is not None else self.actions
+        self.is_byok = usage.is_byok if usage.is_byok is not None else self.is_byok
+        # With the customer's own keys a cost of 0 says nothing of what was paid.
+        unsaid = usage.cost is None or (usage.is_byok and not usage.cost)
+        self.cost_usd = None if unsaid else float(usage.cost)
+
+    def _count(self, counts: dict[str, Any], prompt: str, completion: str, total: str) -> None:
+        for name, key in (("prompt_tokens", prompt), ("completion_tokens", completion), ("total_tokens", total)):
+            value = counts.get(key)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                setattr(self, name, int(value))
+
+    def reply(self, text: str) -> Run:
+        """Goes on with this conversation: ``text`` is sent in its thread, with the same settings.
+
+        Returns:
+            The new run, ended. Raises as ``xpander_magics.run`` does.
+        """
+        return self._session().reply(self, text)
+
+    def stop(self) -> Run:
+        """Asks the service to stop the task; a finished one stays as it is. Returns this run."""
+        return self._session().stop(self)
+
+    def refresh(self) -> Run:
+        """Asks the service how the task stands, and what it used. Returns this run."""
+        return self._session().refresh(self)
+
+    def _session(self) -> Actions:
+        if self.session is None:
+            from xpander_magics.session import default_session
+
+            self.session = default_session()
+        return self.session
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from xpander_magics.display import run_bundle
+
+        return run_bundle(self)
+
+
+def without_secret_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same fields with the values of those that hold secrets replaced; MCP servers keep their names."""
+    kept = dict(fields)
+    for name in SECRET_FIELDS:
+        value = kept.get(name)
+        if name == "mcp_servers" and isinstance(value, list):
+            kept[name] = [{"name": s.get("name"), "config": "***"} if isinstance(s, dict) else "***" for s in value]
+        elif value:
+            kept[name] = "***"
+    return kept
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _seconds(start: Any, end: Any, otherwise: float | None) -> float | None:
+    first, last = parse_time(start), parse_time(end)
+    return (last - first).total_seconds() if first and last else otherwise

@@ -1,0 +1,2 @@
+from xpander_magics.results import *  # noqa
+from xpander_magics.results import _text, _seconds  # noqa

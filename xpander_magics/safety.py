@@ -1,0 +1,104 @@
+"""Secrets kept out, and hostile text made harmless. No I/O.
+
+``Redactor`` masks known secrets wherever text is kept or shown; ``plain`` makes text that somebody
+else wrote safe for a terminal. HTML is ``display``'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MASK = "***"
+_SECRET_WORDS = frozenset({"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIALS"})
+# Shorter values are words of the language more often than secrets.
+_SHORTEST_SECRET = 8
+# C0 and C1 controls but tab and newline; the bidirectional overrides and isolates; other invisibles.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+)
+
+
+def plain(text: str) -> str:
+    """The text without what could steer a terminal or disguise what it says.
+
+    Each control, bidirectional or invisible character becomes U+FFFD, so that it is seen to have
+    been there; a carriage return before a newline goes. Works on any piece of a longer text alike.
+    """
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment's variables that look like secrets by their names, with their values."""
+    environ = os.environ if environ is None else environ
+    return {
+        name: value
+        for name, value in environ.items()
+        if len(value) >= _SHORTEST_SECRET and not _SECRET_WORDS.isdisjoint(re.split(r"[^A-Z]+", name.upper()))
+    }
+
+
+def strings_in(value: Any) -> Iterable[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from strings_in(key)
+            yield from strings_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from strings_in(inner)
+
+
+class Redactor:
+    """Replaces each of some secrets by ``***`` in any JSON value."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: one secret may hold another.
+        known = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
+        self._longest = len(known[0]) if known else 0
+        self._known = known
+
+    def __call__(self, value: Any) -> Any:
+        """The same value, its secrets masked."""
+        if self._pattern is None:
+            return value
+        if isinstance(value, str):
+            return self._pattern.sub(MASK, value)
+        if isinstance(value, Mapping):
+            return {self(key): self(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self(inner) for inner in value]
+        return value
+
+    def held_back(self, text: str) -> int:
+        """How many characters at the end of ``text`` could be the beginning of a secret."""
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[-size:]
+            if any(secret.startswith(tail) for secret in self._known):
+                return size
+        return 0
+
+
+class StreamRedactor:
+    """A ``Redactor`` for text that comes in pieces: a secret cut in two is masked as well."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """The text that may be shown now; what could begin a secret waits for the next piece."""
+        text: str = self._redactor(self._held + piece)
+        held = self._redactor.held_back(text)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def flush(self) -> str:
+        """What still waited, at the end."""
+        text, self._held = self._held, ""
+        return text

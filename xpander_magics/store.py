@@ -1,0 +1,409 @@
+"""The run store: every run, kept before it is sent. No other module knows SQL.
+
+What it is for: a run costs money, so what is known of it must outlive the kernel. It is added before
+it is sent, updated once its task's id is known, and again when it has ended.
+
+Why SQLAlchemy: the same statements serve the SQLite file of one person and the PostgreSQL of a team.
+Only Core's portable types and statements are used; what is SQLite's own is in ``migrations.py``.
+
+Why one wide table: a run is a row of the frame, and the frame is read by columns. JSON is text, since
+databases differ in what their JSON types refuse (NaN, NUL, big integers); times are microseconds
+since 1970 in UTC. ``seq`` orders the runs as they were added, ``added_at`` says when that was.
+
+Why SQLite is set up as it is:
+
+- WAL: readers and the one writer don't wait for each other, in any number of kernels.
+- ``synchronous=FULL``: a commit survives a power cut. NORMAL would be 0.1 to 0.2 ms faster per commit;
+  a lost task id costs more.
+- ``BEGIN IMMEDIATE`` for all that writes: who waits, waits at the beginning (as long as ``timeout`` in
+  the URL says, else 30 s), and never fails in the middle because someone else wrote first.
+- Threads of one kernel queue at a lock of our own: SQLite's waiting is sleeping and asking again.
+- The file is made with mode 0600 before SQLite sees it; ``-wal`` and ``-shm`` take their mode from it.
+
+Nothing is opened before the first use. A forked process opens its own connections, and leaves those
+that it has inherited alone: SQLite forbids even to close them there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics.errors import ConfigError, NotFoundError, StoreError
+from xpander_magics.frames import BATCH, FRAME_ROW, KEPT, SCORES, TAGS, TEXT, build, pack, unpack
+from xpander_magics.migrations import default_url, open_engine, to_microseconds, to_real
+from xpander_magics.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, Update
+
+_CHUNK = 500  # values in one IN: far below every database's limit
+_PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
+_inherited: list[Engine] = []  # of the process that this one was forked from; never closed here
+
+_ADVICE = (
+    ("not a database", "It is damaged, or no SQLite file. Move it away to begin a new one, or set XPANDER_STORE."),
+    ("malformed", "It is damaged. Copy it, try `sqlite3 FILE .recover`, and move it away to begin a new one."),
+    ("readonly", "Make the file and its folder writable, or set XPANDER_STORE to another place."),
+    ("full", "Free some space on that disk, or set XPANDER_STORE to another place."),
+    ("disk I/O", "Look whether the disk is full or failing, or set XPANDER_STORE to another place."),
+    ("locked", "Another program has been writing to it for too long: close that one, and try again."),
+    ("unable to open", "Look whether its folder exists and is yours to write, or set XPANDER_STORE."),
+    (
+        "No module named",
+        "Install that driver (for PostgreSQL: `pip install 'psycopg[binary]'`), or change XPANDER_STORE.",
+    ),
+    ("load plugin", "SQLAlchemy knows no such database or driver: correct XPANDER_STORE."),
+)
+_OTHERWISE = "Look at the place and its settings, or set XPANDER_STORE to another one."
+
+
+@dataclass(frozen=True)
+class _Filter:
+    experiment: str | None
+    sweep_id: str | None
+    status: str | None
+    target: str | None
+    tag: str | None
+    run_ids: Iterable[str] | None
+    since: datetime | None
+    limit: int | None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """All but ``run_ids`` and ``limit``."""
+        from sqlalchemy import func, or_
+
+        table = _runs()
+        found: list[ColumnElement[bool]] = []
+        for name in ("experiment", "sweep_id", "status"):
+            value = getattr(self, name)
+            if value is not None:
+                found.append(table.c[name] == TEXT.pack(value))
+        if self.target is not None:
+            found.append(or_(table.c.target == TEXT.pack(self.target), table.c.target_id == TEXT.pack(self.target)))
+        if self.tag is not None:  # LIKE would take A for a, in SQLite
+            found.append(func.replace(table.c.tags, TAGS.needle(self.tag), "") != table.c.tags)
+        if self.since is not None:
+            found.append(table.c.added_at >= to_microseconds(self.since.astimezone()))
+        return found
+
+
+class Store:
+    """The runs that were kept. Safe to use from many threads, and beside other kernels.
+
+    Every method raises ``StoreError``, which says where the store is and what to do, when the store
+    can't be opened, read or written.
+
+    Args:
+        url: an SQLAlchemy URL; None takes ``XPANDER_STORE`` from the environment, and without it an
+            SQLite file in the user's data folder.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self._asked = url
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._opened: Engine | None = None
+        self._where = "the run store"
+
+    def __repr__(self) -> str:
+        return f"Store({self._where!r})"
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Keeps new runs, all or none, in their order."""
+        now = time.time_ns() // 1000
+        rows = [{**pack(run), "added_at": now} for run in runs]
+        if rows:
+            with self._writing() as connection:
+                connection.execute(_insert(), rows)
+
+    def update(self, run: Run) -> None:
+        """Keeps what has become of a run; one that isn't there is added.
+
+        Its tags, note and scores stay as the store has them: they have methods of their own, and may
+        have been changed from elsewhere while the run was under way.
+        """
+        row = pack(run)
+        with self._writing() as connection:
+            if not connection.execute(_update(), {**row, "of_run": row["run_id"]}).rowcount:
+                connection.execute(_insert(), [{**row, "added_at": time.time_ns() // 1000}])
+
+    def find(self, ref: str) -> Run:
+        """The run of this id, of an id that begins so (4 characters or more), or the newest of this task.
+
+        Raises:
+            NotFoundError: there is none.
+            ConfigError: several ids begin so.
+        """
+        from sqlalchemy import func, select
+
+        table, text = _runs(), TEXT.pack(ref)
+        shown = (table.c.run_id, table.c.target, table.c.status)
+        with self._reading() as connection:
+            for condition in (table.c.run_id == text, table.c.task_id == text):
+                found = self._newest(connection, condition)
+                if found:
+                    return found
+            begins = select(*shown).order_by(table.c.seq.desc()).limit(6)
+            if text and len(text) >= 4:
+                near = connection.execute(begins.where(table.c.run_id.startswith(text, autoescape=True))).all()
+                if len(near) == 1:
+                    found = self._newest(connection, table.c.run_id == near[0][0])
+                    assert found is not None
+                    return found
+                if near:
+                    raise ConfigError(f"Several runs begin with {ref!r}: {_listed(near)}. Write more of the id.")
+            count = connection.execute(select(func.count()).select_from(table)).scalar()
+            latest = connection.execute(begins).all()
+        newest = f"The newest are {_listed(latest)}." if latest else "Nothing was run yet."
+        raise NotFoundError(
+            f"No run or task {ref!r} among the {count:,} in {self._where}. {newest}"
+            " A run is named by its id, at least four characters of its beginning, or its task's id."
+        )
+
+    def select(  # noqa: PLR0917
+        self,
+        experiment: str | None = None,
+        sweep_id: str | None = None,
+        status: str | None = None,
+        target: str | None = None,
+        tag: str | None = None,
+        run_ids: Iterable[str] | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Run]:
+        """The runs for which all that is given holds, newest last.
+
+        Args:
+            experiment: of this experiment.
+            sweep_id: of this sweep.
+            status: with this status.
+            target: sent to the target of this name or id.
+            tag: with this tag, among others perhaps.
+            run_ids: one of these; ids that aren't there are passed over.
+            since: added then or later; a time without a zone is local.
+            limit: the newest so many of them.
+        """
+        which = _Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
+        names = [column.name for column in KEPT]
+        return [unpack(row) for batch in self._batches(names, which) for row in batch]
+
+    def frame(  # noqa: PLR0917
+        self,
+        experiment: str | None = None,
+        sweep_id: str | None = None,
+        status: str | None = None,
+        target: str | None = None,
+        tag: str | None = None,
+        run_ids: Iterable[str] | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """The same runs as ``select`` finds, as ``frames.frame_of`` frames them, without making each a ``Run``."""
+        which = _Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
+        return build(self._batches(FRAME_ROW, which))
+
+    def cached(self, cache_key: str) -> Run | None:
+        """The newest run of this key that completed without an error, or None."""
+        from sqlalchemy import and_
+
+        table = _runs()
+        good = and_(table.c.status == "completed", table.c.error_type.is_(None))
+        with self._reading() as connection:
+            return self._newest(connection, and_(table.c.cache_key == TEXT.pack(cache_key), good))
+
+    def tag(self, run_ids: Iterable[str], tags: Iterable[str], remove: bool = False) -> None:
+        """Gives all these runs these tags, or with ``remove`` takes them away; all or none.
+
+        Raises:
+            NotFoundError: one of the runs isn't there.
+        """
+        given = list(tags)
+
+        def changed(old: list[str]) -> list[str]:
+            return [t for t in old if t not in given] if remove else list(dict.fromkeys([*old, *given]))
+
+        self._change("tags", run_ids, lambda stored: TAGS.pack(changed(TAGS.unpack(stored))))
+
+    def set_note(self, run_id: str, note: str | None) -> None:
+        """Replaces a run's note. Raises NotFoundError where there is no such run."""
+        self._change("note", [run_id], lambda _: TEXT.pack(note))
+
+    def set_score(self, run_id: str, name: str, value: float | None) -> None:
+        """Sets one score of a run; None or NaN takes it away. Raises NotFoundError where there is no such run."""
+        score = {name: to_real(value)}
+        self._change("scores", [run_id], lambda stored: SCORES.pack({**SCORES.unpack(stored), **score}))
+
+    def close(self) -> None:
+        """Closes what is open; the next use opens it again."""
+        with self._lock:
+            engine, self._opened = self._opened, None
+            if engine is not None and self._pid == os.getpid():
+                engine.dispose()
+
+    def _change(self, name: str, run_ids: Iterable[str], change: Callable[[Any], Any]) -> None:
+        """Reads one column of these runs, and writes what ``change`` makes of it, in one transaction."""
+        from sqlalchemy import bindparam, select, update
+
+        table = _runs()
+        wanted = [TEXT.pack(run_id) for run_id in dict.fromkeys([run_ids] if isinstance(run_ids, str) else run_ids)]
+        query = select(table.c.run_id, table.c[name]).with_for_update()
+        with self._writing() as connection:
+            found = [
+                tuple(row)
+                for ids in _chunks(wanted)
+                for row in connection.execute(query.where(table.c.run_id.in_(ids)))
+            ]
+            missing = set(wanted).difference(row[0] for row in found)
+            if missing:
+                raise NotFoundError(f"No run {min(missing)!r} in {self._where}; nothing was changed.")
+            changes = [{"of_run": run_id, "new": change(old)} for run_id, old in found]
+            if changes:
+                of_run = table.c.run_id == bindparam("of_run")
+                connection.execute(update(table).where(of_run).values({name: bindparam("new")}), changes)
+
+    def _newest(self, connection: Connection, condition: ColumnElement[bool]) -> Run | None:
+        from sqlalchemy import select
+
+        table = _runs()
+        query = select(table.c.seq).where(condition).order_by(table.c.seq.desc()).limit(1)
+        seq = connection.execute(query).scalar()
+        if seq is None:
+            return None
+        row = connection.execute(select(*(table.c[column.name] for column in KEPT)).where(table.c.seq == seq)).one()
+        return unpack(row)
+
+    def _batches(self, names: Iterable[str], which: _Filter) -> Iterator[Sequence[Sequence[Any]]]:
+        """These columns of the runs found, as the driver has them: SQLAlchemy's rows would double the time."""
+        with self._reading() as connection:
+            for query in _queries(connection, names, which):
+                result = connection.execute(query)
+                cursor: Any = result.cursor
+                while batch := cursor.fetchmany(BATCH):
+                    yield batch
+                result.close()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._told(), self._engine().connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._told():
+            engine = self._engine()
+            one_by_one = self._lock if engine.dialect.name == "sqlite" else contextlib.nullcontext()
+            with one_by_one, engine.execution_options(writes=True).begin() as connection:
+                yield connection
+
+    def _engine(self) -> Engine:
+        """The engine of this process, the store brought up to date."""
+        if self._pid != os.getpid():
+            if self._opened is not None:
+                _inherited.append(self._opened)
+            self._opened, self._lock, self._pid = None, threading.RLock(), os.getpid()
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> Engine:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(self._asked or os.environ.get("XPANDER_STORE") or default_url())
+        except ArgumentError:  # its message, and the text itself, may hold a password
+            raise StoreError(
+                "The run store's address is no SQLAlchemy URL. Set XPANDER_STORE to one like"
+                " sqlite:////home/me/runs.db or postgresql+psycopg://me@host/runs."
+            ) from None
+        in_a_file = url.get_backend_name() == "sqlite" and url.database
+        self._where = in_a_file or url.render_as_string(hide_password=True)
+        return open_engine(url)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Makes a StoreError of what databases and drivers raise; what is wrong in our own code goes through."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, self._database_errors()):
+                raise StoreError(f"The run store {self._where} can't be used: {_first_line(error)}") from error
+            raise
+
+    def _database_errors(self) -> tuple[type[BaseException], ...]:
+        import sqlite3
+
+        from sqlalchemy.exc import SQLAlchemyError
+
+        # A cursor of the driver's, and an event while connecting, raise the driver's own.
+        dbapi: Any = self._opened.dialect.loaded_dbapi if self._opened else sqlite3
+        return SQLAlchemyError, dbapi.Error, OSError, ImportError
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong, without SQL and parameters (they hold prompts), and what to do next."""
+    said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return f"{said}. {next((advice for sign, advice in _ADVICE if sign in said), _OTHERWISE)}"
+
+
+def _listed(rows: Iterable[Sequence[Any]]) -> str:
+    return ", ".join(f"{run_id[:12]} ({target or 'no target'}, {status})" for run_id, target, status in rows)
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
+
+
+@functools.cache
+def _runs() -> Table:
+    from sqlalchemy import BigInteger, Boolean, Column, Double, MetaData, Table, Text
+
+    types = {"Int64": BigInteger, "datetime64[us, UTC]": BigInteger, "Float64": Double, "boolean": Boolean}
+    columns: list[Column[Any]] = [Column(column.name, types.get(column.dtype, Text)) for column in KEPT]
+    return Table(
+        "runs", MetaData(), Column("seq", BigInteger, primary_key=True), Column("added_at", BigInteger), *columns
+    )
+
+
+# A statement that is made once has its cache key made once, too: a third of the cost of a call.
+@functools.cache
+def _insert() -> Insert:
+    return _runs().insert().inline()
+
+
+@functools.cache
+def _update() -> Update:
+    from sqlalchemy import bindparam
+
+    values: dict[str, Any] = {column.name: bindparam(column.name) for column in KEPT if column.name not in _PERSONS}
+    return _runs().update().where(_runs().c.run_id == bindparam("of_run")).values(values)
+
+
+def _queries(connection: Connection, names: Iterable[str], which: _Filter) -> Iterator[Select[Any]]:
+    """Statements that read these columns of the runs found, and together give them oldest first."""
+    from sqlalchemy import select
+
+    seq, conditions = _runs().c.seq, which.conditions()
+    query = select(*(_runs().c[name] for name in names)).order_by(seq)
+    if which.run_ids is not None:
+        ids = [TEXT.pack(run_id) for run_id in dict.fromkeys(which.run_ids)]
+        in_ids = (select(seq).where(*conditions, _runs().c.run_id.in_(chunk)) for chunk in _chunks(ids))
+        found = sorted(number for numbers in in_ids for number in connection.execute(numbers).scalars())
+        newest = found if which.limit is None else found[max(len(found) - max(which.limit, 0), 0) :]
+        yield from (query.where(seq.in_(chunk)) for chunk in _chunks(newest))
+    elif which.limit is not None:
+        newest_seqs = select(seq).where(*conditions).order_by(seq.desc()).limit(max(which.limit, 0))
+        yield query.where(seq.in_(newest_seqs))
+    else:
+        yield query.where(*conditions)

@@ -1,0 +1,87 @@
+"""Prompts are Jinja2 templates, rendered in Jinja's sandbox, strictly."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import jinja2.exceptions
+import jinja2.meta
+import jinja2.sandbox
+
+from xpander_magics.errors import TemplateError, did_you_mean
+
+# What is kept of a variable beside the run; the prompt itself is kept whole.
+_LONGEST_VALUE = 20_000
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered text, and the variables that its template named, as JSON values."""
+
+    text: str
+    variables: dict[str, Any]
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    return jinja2.sandbox.ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
+
+
+def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell") -> Rendered:
+    """Renders a template over the notebook's variables.
+
+    Args:
+        variables: all there are; only those that the template names are looked at.
+        what: what the template is, to begin an error with.
+
+    Raises:
+        TemplateError: an undefined name (with the nearest), wrong syntax, something that the sandbox
+            forbids, or an error of a value's own.
+    """
+    environment = _environment()
+    try:
+        names = jinja2.meta.find_undeclared_variables(environment.parse(template))
+        used = {name: variables[name] for name in sorted(names) if name in variables}
+        text = environment.from_string(template).render(used)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(
+            f"{what} is no valid template: {error.message} (line {error.lineno}).\n"
+            "To send braces as they are, use --raw, or {% raw %}…{% endraw %} around them."
+        ) from None
+    except jinja2.UndefinedError as error:
+        raise TemplateError(f"{what}: {_undefined(error, variables)}") from None
+    except jinja2.exceptions.SecurityError as error:
+        raise TemplateError(f"{what} asks for what a template may not do: {error}.") from None
+    except Exception as error:  # the values are the user's own, and so are their errors
+        raise TemplateError(f"{what} can't be rendered: {type(error).__name__}: {error}.") from None
+    return Rendered(text, {name: as_json(value) for name, value in used.items()})
+
+
+def _undefined(error: jinja2.UndefinedError, variables: Mapping[str, Any]) -> str:
+    message = str(error.message or error)
+    name = re.match(r"'(\w+)' is undefined", message)
+    if name is None:
+        return f"{message}."
+    known = [known for known in variables if not known.startswith("_")]
+    hint = did_you_mean(name[1], known, otherwise="Define it in a cell above, or send it as typed with --raw.")
+    return f"{name[1]!r} is not defined. {hint}"
+
+
+def as_json(value: Any) -> Any:
+    """The value as JSON can hold it: what JSON lacks becomes text, what is huge is cut."""
+    try:
+        text = json.dumps(value, default=str)
+        if len(text) <= _LONGEST_VALUE:
+            return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    shown = str(value)
+    return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "…"
