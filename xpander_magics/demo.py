@@ -1,0 +1,106 @@
+"""The main job, end to end: one prompt over some inputs, two models by two efforts, into a DataFrame.
+
+Everything is real: the embedded server in its own process, two language models on this machine's
+processor, HTTP between, and the run store. Only the price is not what it would be.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from xpander_magics.cell import Options
+from xpander_magics.errors import XpanderError
+from xpander_magics.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENT = "demo"
+MODELS = ("local/smollm2-135m-instruct", "local/gemma-3-270m")
+EFFORTS = ("low", "high")
+TICKETS = (
+    ("The app crashes when I click save.", "bug"),
+    ("I was charged twice this month.", "billing"),
+    ("I love the new dashboard, great work!", "praise"),
+    ("The export button does nothing.", "bug"),
+    ("Can I get my money back for last week?", "billing"),
+)
+PROMPT = "{{ text }}"
+
+
+def demo() -> pd.DataFrame:
+    """Runs it, prints the frame and the comparison, and says how to go on.
+
+    Returns:
+        The runs' DataFrame, one row a run.
+
+    Raises:
+        XpanderError: a part of the way is missing; says which.
+    """
+    from xpander_magics.frames import frame_of
+    from xpander_magics.local.models import ensure
+
+    for model in MODELS:
+        ensure(model.partition("/")[2])
+    session = Session()
+    runs = []
+    try:
+        session.start_local()
+        count = len(TICKETS) * len(MODELS) * len(EFFORTS)
+        print(f"{len(TICKETS)} tickets x {len(MODELS)} models x {len(EFFORTS)} efforts = {count} runs", flush=True)
+        for text, label in TICKETS:
+            for model in MODELS:
+                for effort in EFFORTS:
+                    options = Options(
+                        target="ticket-classifier",
+                        models=(model,),
+                        efforts=(effort,),
+                        experiment=EXPERIMENT,
+                        tags=(label,),
+                        usage=False,
+                    )
+                    try:
+                        runs.append(session.run(options, PROMPT, {"text": text}))
+                    except XpanderError as error:
+                        if error.run is None:
+                            raise
+                        runs.append(error.run)  # a failed run is a row like any other
+                    _progress(len(runs), count)
+    finally:
+        session.close()
+    frame = frame_of(runs)
+    _show(frame)
+    return frame
+
+
+def comparison(frame: pd.DataFrame) -> pd.DataFrame:
+    """By model and effort: runs, the share of right answers, median seconds and mean tokens."""
+    right = [(run.result or "").strip().lower() == run.tags[0] for run in frame.fillna({"result": ""}).itertuples()]
+    grouped = frame.assign(correct=right).groupby(["model", "effort"], observed=True)
+    return grouped.agg(
+        runs=("run_id", "size"),
+        correct=("correct", "mean"),
+        seconds=("latency_s", "median"),
+        tokens=("total_tokens", "mean"),
+    ).round({"correct": 2, "seconds": 2, "tokens": 0})
+
+
+def _progress(done: int, count: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+
+
+def _show(frame: pd.DataFrame) -> None:
+    import pandas as pd
+
+    columns = ["prompt", "model", "effort", "status", "result", "total_tokens", "latency_s"]
+    with pd.option_context("display.width", 160, "display.max_columns", 20, "display.max_colwidth", 42):
+        print("\nThe DataFrame (some of its columns):\n")
+        print(frame[columns].round({"latency_s": 2}).to_string(index=False))
+        print("\nCompared:\n")
+        print(comparison(frame).to_string())
+    print(
+        "\nThe runs are kept: xpander_magics.runs(experiment='demo') reads them again.\n"
+        "To go on in a notebook:  pip install jupyterlab  and then  jupyter lab notebooks/quickstart.ipynb"
+    )
