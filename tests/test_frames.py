@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from xpander_magics.frames import COLUMNS, KEPT, STATUSES, frame_of, pack, unpack
-from xpander_magics.runs import Run
+from xpander_magics.results import Run
 from xpander_magics.store import Store
+from xpander_magics.store.columns import COLUMNS, KEPT, STATUSES, pack, unpack
+from xpander_magics.store.frames import frame_of
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -161,7 +162,7 @@ def test_what_ran_compares_with_what_was_asked() -> None:
 def test_the_frame_shares_nothing_with_the_runs_or_between_rows() -> None:
     runs = [Run(tags=[]), Run(tags=[])]
     frame = frame_of(runs)
-    frame.loc[0, "tags"].append("new")
+    frame["tags"].tolist()[0].append("new")
     assert frame["tags"].tolist() == [["new"], []]
     assert [run.tags for run in runs] == [[], []]
 
@@ -271,7 +272,7 @@ def test_odd_values_cost_no_row(name: str, value: Any, kept: Any, store: Store) 
 
 
 def test_odd_scores_cost_no_row() -> None:
-    frame = frame_of([Run(scores={"a": True, "b": "high", "c": 10**400, "é\0": math.inf}), Run(scores=None)])  # type: ignore[arg-type]
+    frame = frame_of([Run(scores={"a": True, "b": "high", "c": 10**400, "é\0": math.inf}), Run(scores=None)])  # type: ignore[arg-type,dict-item]
     assert list(frame.columns[-2:]) == ["score_a", "score_é\0"]
     assert frame["score_a"].tolist() == [1.0, pd.NA]
 

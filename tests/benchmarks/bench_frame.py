@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from xpander_magics.runs import Run
+from xpander_magics.results import Run
 from xpander_magics.store import Store
 
 ROUNDS = 3
@@ -42,7 +42,7 @@ def realistic_run(number: int, chance: random.Random) -> Run:
     ticket, answer = text_of(chance, 120), text_of(chance, 400)
     task_id, seconds = f"{chance.getrandbits(128):032x}", chance.random() * 9
     prompt_tokens, completion_tokens = chance.randrange(40, 90), chance.randrange(80, 200)
-    metadata = {
+    metadata: dict[str, Any] = {
         "organization_id": "0b9c4f5e-8a53-4a57-9d0c-5d3c2b0f7a11",
         "input": {"text": ticket, "files": [], "user": None},
         "internal_status": "completed",

@@ -4,21 +4,11 @@ What it is for: a run costs money, so what is known of it must outlive the kerne
 it is sent, updated once its task's id is known, and again when it has ended.
 
 Why SQLAlchemy: the same statements serve the SQLite file of one person and the PostgreSQL of a team.
-Only Core's portable types and statements are used; what is SQLite's own is in ``migrations.py``.
+Only Core's portable types and statements are used; what is SQLite's own is in ``database``.
 
 Why one wide table: a run is a row of the frame, and the frame is read by columns. JSON is text, since
 databases differ in what their JSON types refuse (NaN, NUL, big integers); times are microseconds
 since 1970 in UTC. ``seq`` orders the runs as they were added, ``added_at`` says when that was.
-
-Why SQLite is set up as it is:
-
-- WAL: readers and the one writer don't wait for each other, in any number of kernels.
-- ``synchronous=FULL``: a commit survives a power cut. NORMAL would be 0.1 to 0.2 ms faster per commit;
-  a lost task id costs more.
-- ``BEGIN IMMEDIATE`` for all that writes: who waits, waits at the beginning (as long as ``timeout`` in
-  the URL says, else 30 s), and never fails in the middle because someone else wrote first.
-- Threads of one kernel queue at a lock of our own: SQLite's waiting is sleeping and asking again.
-- The file is made with mode 0600 before SQLite sees it; ``-wal`` and ``-shm`` take their mode from it.
 
 Nothing is opened before the first use. A forked process opens its own connections, and leaves those
 that it has inherited alone: SQLite forbids even to close them there.
@@ -37,9 +27,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
-from xpander_magics.frames import BATCH, FRAME_ROW, KEPT, SCORES, TAGS, TEXT, build, pack, unpack
-from xpander_magics.migrations import default_url, open_engine, to_microseconds, to_real
-from xpander_magics.runs import Run
+from xpander_magics.results import Run
+from xpander_magics.store.columns import FRAME_ROW, KEPT, SCORES, TAGS, TEXT, pack, unpack
+from xpander_magics.store.database import address, in_short, open_engine, shown
+from xpander_magics.store.frames import BATCH, build
+from xpander_magics.store.values import to_microseconds, to_real
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,22 +40,6 @@ if TYPE_CHECKING:
 _CHUNK = 500  # values in one IN: far below every database's limit
 _PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
 _inherited: list[Engine] = []  # of the process that this one was forked from; never closed here
-
-_ADVICE = (
-    ("not a database", "It is damaged, or no SQLite file. Move it away to begin a new one, or set XPANDER_STORE."),
-    ("malformed", "It is damaged. Copy it, try `sqlite3 FILE .recover`, and move it away to begin a new one."),
-    ("readonly", "Make the file and its folder writable, or set XPANDER_STORE to another place."),
-    ("full", "Free some space on that disk, or set XPANDER_STORE to another place."),
-    ("disk I/O", "Look whether the disk is full or failing, or set XPANDER_STORE to another place."),
-    ("locked", "Another program has been writing to it for too long: close that one, and try again."),
-    ("unable to open", "Look whether its folder exists and is yours to write, or set XPANDER_STORE."),
-    (
-        "No module named",
-        "Install that driver (for PostgreSQL: `pip install 'psycopg[binary]'`), or change XPANDER_STORE.",
-    ),
-    ("load plugin", "SQLAlchemy knows no such database or driver: correct XPANDER_STORE."),
-)
-_OTHERWISE = "Look at the place and its settings, or set XPANDER_STORE to another one."
 
 
 @dataclass(frozen=True)
@@ -117,6 +93,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self._where!r})"
 
+    @property
+    def location(self) -> str:
+        """Where the runs are kept, without a password; nothing is opened for it."""
+        return shown(address(self._asked))
+
     def add(self, runs: Iterable[Run]) -> None:
         """Keeps new runs, all or none, in their order."""
         now = time.time_ns() // 1000
@@ -133,7 +114,8 @@ class Store:
         """
         row = pack(run)
         with self._writing() as connection:
-            if not connection.execute(_update(), {**row, "of_run": row["run_id"]}).rowcount:
+            changed = {name: value for name, value in row.items() if name not in _PERSONS}
+            if not connection.execute(_update(), {**changed, "of_run": row["run_id"]}).rowcount:
                 connection.execute(_insert(), [{**row, "added_at": time.time_ns() // 1000}])
 
     def find(self, ref: str) -> Run:
@@ -169,7 +151,7 @@ class Store:
             " A run is named by its id, at least four characters of its beginning, or its task's id."
         )
 
-    def select(  # noqa: PLR0917
+    def select(
         self,
         experiment: str | None = None,
         sweep_id: str | None = None,
@@ -196,7 +178,7 @@ class Store:
         names = [column.name for column in KEPT]
         return [unpack(row) for batch in self._batches(names, which) for row in batch]
 
-    def frame(  # noqa: PLR0917
+    def frame(
         self,
         experiment: str | None = None,
         sweep_id: str | None = None,
@@ -317,19 +299,12 @@ class Store:
         return self._opened
 
     def _open(self) -> Engine:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-
+        url = address(self._asked)
+        self._where = shown(url)
         try:
-            url = make_url(self._asked or os.environ.get("XPANDER_STORE") or default_url())
-        except ArgumentError:  # its message, and the text itself, may hold a password
-            raise StoreError(
-                "The run store's address is no SQLAlchemy URL. Set XPANDER_STORE to one like"
-                " sqlite:////home/me/runs.db or postgresql+psycopg://me@host/runs."
-            ) from None
-        in_a_file = url.get_backend_name() == "sqlite" and url.database
-        self._where = in_a_file or url.render_as_string(hide_password=True)
-        return open_engine(url)
+            return open_engine(url)
+        except ValueError as error:
+            raise StoreError(f"The run store's address has an odd setting: {error}. Correct XPANDER_STORE.") from error
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -338,7 +313,7 @@ class Store:
             yield
         except Exception as error:
             if isinstance(error, self._database_errors()):
-                raise StoreError(f"The run store {self._where} can't be used: {_first_line(error)}") from error
+                raise StoreError(f"The run store {self._where} can't be used: {in_short(error)}") from error
             raise
 
     def _database_errors(self) -> tuple[type[BaseException], ...]:
@@ -349,12 +324,6 @@ class Store:
         # A cursor of the driver's, and an event while connecting, raise the driver's own.
         dbapi: Any = self._opened.dialect.loaded_dbapi if self._opened else sqlite3
         return SQLAlchemyError, dbapi.Error, OSError, ImportError
-
-
-def _first_line(error: Exception) -> str:
-    """What is wrong, without SQL and parameters (they hold prompts), and what to do next."""
-    said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-    return f"{said}. {next((advice for sign, advice in _ADVICE if sign in said), _OTHERWISE)}"
 
 
 def _listed(rows: Iterable[Sequence[Any]]) -> str:
@@ -376,7 +345,7 @@ def _runs() -> Table:
     )
 
 
-# A statement that is made once has its cache key made once, too: a third of the cost of a call.
+# A statement that is made once has its cache key made once, too.
 @functools.cache
 def _insert() -> Insert:
     return _runs().insert().inline()
@@ -386,8 +355,7 @@ def _insert() -> Insert:
 def _update() -> Update:
     from sqlalchemy import bindparam
 
-    values: dict[str, Any] = {column.name: bindparam(column.name) for column in KEPT if column.name not in _PERSONS}
-    return _runs().update().where(_runs().c.run_id == bindparam("of_run")).values(values)
+    return _runs().update().where(_runs().c.run_id == bindparam("of_run"))  # sets what is among the parameters
 
 
 def _queries(connection: Connection, names: Iterable[str], which: _Filter) -> Iterator[Select[Any]]:

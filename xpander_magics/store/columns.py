@@ -1,26 +1,20 @@
-"""The columns: how each is kept, and how runs become a DataFrame. pandas is imported inside functions.
+"""The columns: how the values of each are kept, and how they are framed. pandas is imported inside functions.
 
 A run has three shapes: a ``Run``, a row of the store, a row of a frame. ``COLUMNS`` has one line a
 column, and the line's ``Kind`` knows all three: ``pack`` (a ``Run``'s value to the store's, which
 never raises), ``unpack`` (back), and ``gather`` with ``join`` (many of the store's to one array).
-
-There is one way into a frame, from stored values: ``frame_of`` packs its runs and goes that way too,
-so a frame from ``Runs`` and one from the store can't come to differ, and neither shares a list or a
-dict with a run. Values are gathered column by column in batches of some thousand rows, so that what
-the database driver made is freed as it is read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from xpander_magics.contract import EFFORTS, MODES, THINK_MODES
-from xpander_magics.migrations import (
+from xpander_magics.results import Run
+from xpander_magics.store.values import (
     MARK,
     escape,
     from_json,
@@ -31,20 +25,17 @@ from xpander_magics.migrations import (
     to_real,
     unescape,
 )
-from xpander_magics.runs import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STATUSES = ("planned", "pending", "executing", "paused", "completed", "failed", "error", "stopped", "unknown")
 """The statuses in the order of a run's life."""
 
-BATCH = 4096
-"""Rows read at once: enough that the work per batch doesn't count, few enough to stay small."""
-
 
 class Kind:
-    """How the values of a column are kept and framed; this one: nullable strings."""
+    """How the values of a column are kept and framed; this one: nullable strings.
+
+    They are Python's own, whether pyarrow is there or not: the dtype is the same on every machine,
+    half a surrogate pair fits in, and beside the parsed JSON Arrow's would save no memory.
+    """
 
     dtype = "string"
     shared = ""  # columns of one ``shared`` name have one ``memo``, others have their own
@@ -66,20 +57,14 @@ class Kind:
         # One look at all of them is a tenth of the cost of a look at each.
         if MARK in "".join(filter(None, stored)):
             stored = [self.unpack(value) for value in stored]
-        try:
-            return pd.array(stored, dtype="string")
-        except UnicodeEncodeError:  # pyarrow, where it is installed, can't hold half a surrogate pair
-            return pd.array(stored, dtype=pd.StringDtype("python"))
+        return pd.array(stored, dtype=pd.StringDtype("python"))
 
     def join(self, parts: list[Any], memo: dict[Any, Any]) -> Any:
         """All parts as one array of ``dtype``."""
         import pandas as pd
 
-        storages = {part.dtype.storage for part in parts}
-        if len(storages) > 1:
-            parts = [part.astype(pd.StringDtype("python")) for part in parts]
         if not parts:
-            return pd.array([], dtype="string")
+            return pd.array([], dtype=pd.StringDtype("python"))
         return pd.concat([pd.Series(part, copy=False) for part in parts], ignore_index=True).array
 
 
@@ -126,7 +111,7 @@ class Category(Kind):
         codes = new_code[np.concatenate([np.empty(0, "int32"), *parts])]
         try:
             index = pd.Index(categories, dtype="str")
-        except UnicodeEncodeError:  # see ``Kind.gather``
+        except UnicodeEncodeError:  # pyarrow's, where it is installed, hold no half of a surrogate pair
             index = pd.Index(categories, dtype="object")
         return pd.Categorical.from_codes(codes, categories=index)
 
@@ -244,7 +229,8 @@ class Json(Kind):
     def join(self, parts: list[Any], memo: dict[Any, Any]) -> Any:
         import pandas as pd
 
-        return pd.Series(list(itertools.chain.from_iterable(parts)), dtype="object").array
+        # As a Series: pandas 3 would look into a bare object array, and make one of strings of it.
+        return pd.Series(list(itertools.chain.from_iterable(parts)), dtype="object")
 
 
 class Tags(Json):
@@ -368,59 +354,3 @@ def pack(run: Run) -> dict[str, Any]:
 def unpack(row: Iterable[Any]) -> Run:
     """The run of a stored row, which has the values of ``KEPT`` in their order."""
     return Run(**{column.name: column.kind.unpack(value) for column, value in zip(KEPT, row, strict=True)})
-
-
-def frame_of(runs: Iterable[Run]) -> pd.DataFrame:
-    """The runs as a DataFrame, one row each, in their order.
-
-    Returns:
-        The columns of ``COLUMNS`` with their dtypes, even without a run; then ``score_NAME``
-        (Float64) for each scorer, by name. It shares nothing with the runs.
-    """
-    columns = (*COLUMNS, UNFRAMED[0])
-    rows = (tuple(column.kind.pack(getattr(run, column.name)) for column in columns) for run in runs)
-    return build(iter(lambda: list(itertools.islice(rows, BATCH)), []))
-
-
-def build(batches: Iterable[Sequence[Sequence[Any]]]) -> pd.DataFrame:
-    """A DataFrame of stored rows that come in batches, each row as ``FRAME_ROW`` has it."""
-    import pandas as pd
-
-    parts: dict[str, list[Any]] = {name: [] for name in FRAME_ROW}
-    memos: dict[str, dict[Any, Any]] = {}
-    columns = [(c, parts[c.name], memos.setdefault(c.kind.shared or c.name, {})) for c in (*COLUMNS, UNFRAMED[0])]
-    with _without_gc():
-        for batch in batches:
-            for (column, into, memo), stored in zip(columns, zip(*batch, strict=True), strict=True):
-                into.append(column.kind.gather(stored, memo))
-        scores = parts.pop("scores")
-        arrays = {}
-        for column, _, memo in columns[:-1]:  # a column's parts are freed before the next is joined
-            arrays[column.name] = column.kind.join(parts.pop(column.name), memo)
-        frame: pd.DataFrame = pd.DataFrame({**arrays, **_score_columns(scores)}, copy=False)
-    return frame
-
-
-def _score_columns(parts: list[list[Any]]) -> dict[str, Any]:
-    import numpy as np
-
-    rows: list[Any] = list(itertools.chain.from_iterable(parts))
-    names = sorted({name for scores in rows if isinstance(scores, dict) for name in scores})
-    columns = {}
-    for name in names:
-        values = [to_real(scores.get(name)) if scores else None for scores in rows]
-        array = np.array(values, dtype="float64")  # None becomes NaN, which no packed score is
-        columns[f"score_{name}"] = REAL.finish(array, np.isnan(array))
-    return columns
-
-
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Half a million new dicts make the collector look at all of them again and again: a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

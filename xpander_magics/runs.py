@@ -1,2 +1,0 @@
-from xpander_magics.results import *  # noqa
-from xpander_magics.results import _text, _seconds  # noqa

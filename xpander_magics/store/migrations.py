@@ -1,0 +1,100 @@
+"""The tables, as numbered migrations.
+
+``MIGRATIONS`` is only ever appended to; what a migration does is spelled out in it and never refers to
+today's columns, so an old file takes the same steps whenever it is opened. Each runs in a
+transaction of its own, together with the line in ``schema_version`` that says so: a kernel that dies
+half way leaves the version before. Two kernels that migrate at once wait for each other at the
+transaction's beginning, and the second finds the work done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from xpander_magics.errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+Migration = Callable[["Connection"], None]
+
+
+def first(connection: Connection) -> None:
+    """The table of runs: what filters look at first, long texts last, for a row's beginning is read faster."""
+    from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
+
+    text = (
+        *("sweep_id", "experiment", "task_id", "cache_key", "status", "error_type", "target", "target_id"),
+        *("thread_id", "target_kind", "agent_version", "version", "base_url", "mode", "provider", "model"),
+        *("effort", "think_mode", "requested_provider", "requested_model", "requested_effort", "tags"),
+        *("scores", "title", "note", "prompt", "template", "variables", "result", "output", "error"),
+        *("tools_used", "metadata", "request"),
+    )
+    integers = (
+        *("added_at", "created_at", "started_at", "finished_at", "sent_at", "repeat", "attempts"),
+        *("prompt_tokens", "completion_tokens", "total_tokens", "actions"),
+    )
+    table = Table(
+        "runs",
+        MetaData(),
+        Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("run_id", Text, nullable=False),
+        *(Column(name, BigInteger) for name in integers),
+        *(Column(name, Double) for name in ("cost_usd", "latency_s", "ttft_s", "queue_s", "server_s")),
+        Column("is_byok", Boolean),
+        *(Column(name, Text) for name in text),
+        sqlite_autoincrement=True,  # a number is never given twice, even after rows are deleted
+    )
+    Index("runs_run_id", table.c.run_id, unique=True)
+    Index("runs_task_id", table.c.task_id)
+    Index("runs_sweep_id", table.c.sweep_id)
+    Index("runs_experiment", table.c.experiment)
+    Index("runs_cache_key_status", table.c.cache_key, table.c.status)
+    table.create(connection)
+
+
+MIGRATIONS: tuple[Migration, ...] = (first,)
+"""The first makes version 1 of nothing, the second version 2 of that, and so on."""
+
+
+def migrate(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Brings a store up to date.
+
+    Args:
+        engine: one whose transactions lock out other writers from their beginning.
+        migrations: all there are, the first first.
+
+    Raises:
+        StoreError: the store is newer than ``migrations``.
+    """
+    from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, func, insert, inspect, select
+
+    versions = Table(
+        "schema_version",
+        MetaData(),
+        Column("version", Integer, primary_key=True, autoincrement=False),
+        Column("migrated_at", BigInteger, nullable=False),
+    )
+
+    def version(connection: Connection) -> int:
+        if not inspect(connection).has_table(versions.name):
+            return 0
+        return connection.execute(select(func.max(versions.c.version))).scalar() or 0
+
+    with engine.connect() as connection:
+        found = version(connection)
+    while found < len(migrations):
+        with engine.begin() as connection:
+            found = version(connection)  # another kernel may have been faster
+            if found < len(migrations):
+                versions.create(connection, checkfirst=True)
+                migrations[found](connection)
+                found += 1
+                connection.execute(insert(versions).values(version=found, migrated_at=time.time_ns() // 1000))
+    if found > len(migrations):
+        raise StoreError(
+            f"The run store was written by a newer xpander_magics (its version is {found}, this one knows up to"
+            f" {len(migrations)}). Upgrade with `pip install -U xpander-magics`, or set XPANDER_STORE to another one."
+        )
