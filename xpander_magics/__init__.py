@@ -16,6 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xpander_magics.api import run as run
+    from xpander_magics.api import runs as runs
     from xpander_magics.client import Client as Client
     from xpander_magics.contract import Event as Event
     from xpander_magics.contract import Task as Task
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from xpander_magics.errors import Timeout as Timeout
     from xpander_magics.errors import XpanderError as XpanderError
     from xpander_magics.results import Run as Run
-    from xpander_magics.session import run as run
-    from xpander_magics.session import runs as runs
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOME = {
         *("TaskFailed", "TemplateError", "Timeout"),
     ),
     "results": ("Run",),
-    "session": ("run", "runs"),
+    "api": ("run", "runs"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -67,12 +67,14 @@ class Options:
 
     def over_defaults(self, defaults: Options) -> Options:
         """These options, with ``defaults`` where they say nothing."""
-        unsaid = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) in (None, ())}
-        return replace(self, **unsaid)
+        said = self.said()
+        return replace(self, **{f.name: getattr(defaults, f.name) for f in fields(self) if f.name not in said})
 
     def said(self) -> dict[str, Any]:
         """The options that say something, by their names."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, ())}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        # No ``==`` here: from Python a value may be an array, which compares by its elements.
+        return {n: v for n, v in values.items() if v is not None and not (isinstance(v, tuple) and not v)}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +83,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(add_help=False, allow_abbrev=False, **kwargs)
         self.register("action", None, _Once)
+        self.register("action", "append", _Several)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message[:1].upper()}{message[1:]}. {self.prog}? shows every option.")
@@ -95,7 +98,22 @@ class _Once(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
             parser.error(f"{option_string} is given twice")
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, _said(parser, option_string, values))
+
+
+class _Several(argparse.Action):
+    """Keeps every value."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        kept = getattr(namespace, self.dest) or []
+        setattr(namespace, self.dest, [*kept, _said(parser, option_string, values)])
+
+
+def _said(parser: Any, option: str | None, value: Any) -> Any:
+    """The value; an empty text would say nothing, and most likely is a variable that was meant to be filled."""
+    if isinstance(value, str) and not value.strip(" ,"):
+        parser.error(f"{option} has an empty value; give it one, or leave {option} out")
+    return value
 
 
 def _whole(text: str) -> int:
@@ -109,10 +127,14 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    # The bounds also keep out NaN and infinity.
-    if not 0 < value <= 1e9:
+    if not is_amount(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def is_amount(value: float) -> bool:
+    """Whether it is a number that seconds or requests can be counted in; NaN and infinity aren't."""
+    return 0 < value <= 1e9
 
 
 def cell_parser() -> argparse.ArgumentParser:
@@ -271,7 +293,7 @@ def parse_command(line: str) -> Command:
     Raises:
         ConfigError: an unknown command (with the nearest), or arguments that it doesn't take.
     """
-    name, _, rest = line.strip().partition(" ")
+    name, rest = (*line.split(None, 1), "", "")[:2]
     name = name or "help"
     if name not in COMMAND_NAMES:
         hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
@@ -339,7 +361,7 @@ def parse_set(items: Iterable[str]) -> dict[str, Any]:
         try:
             found[name] = json.loads(text)
         except ValueError:
-            quoted = f"--set '{name}={json.dumps(text)}'"
+            quoted = f"--set {shlex.quote(f'{name}={json.dumps(text)}')}"
             raise ConfigError(f"--set {name}: {text!r} isn't JSON. For a string, write {quoted}.") from None
     return found
 
@@ -347,12 +369,16 @@ def parse_set(items: Iterable[str]) -> dict[str, Any]:
 def one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
     """The value, if it is one of those known.
 
-    Raises:
-        ConfigError: it isn't; the known ones are given.
+    Raises ConfigError where it isn't; the known ones are given.
     """
     if value is None or value in known:
         return value
     raise ConfigError(f"{option} takes {', '.join(known)}; not {value!r}. {did_you_mean(value, known)}".rstrip())
+
+
+def option_of(field_name: str) -> str:
+    """The option that sets a field of ``Options``, as it is written."""
+    return next(a.option_strings[-1] for a in cell_parser()._actions if a.dest == field_name)
 
 
 def cell_help() -> str:

@@ -10,16 +10,16 @@ import functools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.contract import INVOKE_FIELDS, MODES, Event, Record, Task
+from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Event, Record, Task
 from xpander_magics.errors import did_you_mean
-from xpander_magics.resources import Resources, given
+from xpander_magics.resources import Resources, given, seconds
 from xpander_magics.results import new_run_id
 from xpander_magics.sse import ServerEvent, SSEDecoder
 from xpander_magics.targets import Target
@@ -28,7 +28,7 @@ from xpander_magics.transport import Deadline
 MARK = "xpander_magics_run"
 """The key of our mark in ``payload_extension``; its value is the run's id."""
 
-_INPUT_FIELDS = ("files", "user")
+_INPUT_FIELDS: dict[str, type] = {"files": list, "user": dict}
 # The pauses before each look for a task whose start got no answer; a slow start may still surface.
 _LOOKS = (0.0, 0.5, 1.5, 4.0, 8.0)
 # How far the clocks of service and client may be apart, and how many tasks one search looks at.
@@ -101,17 +101,20 @@ class Client(Resources):
         """
         resolved = target if isinstance(target, Target) else self.directory.resolve(target)
         mark = mark or new_run_id()
-        body: dict[str, Any] = {"input": {"text": text}}
+        if not isinstance(text, str):
+            raise errors.ConfigError(f"The prompt is a string, not a {type(text).__name__}.")
+        body: dict[str, Any] = {"input": {}}
         for name, value in given(**fields).items():
-            if name in _INPUT_FIELDS:
-                body["input"][name] = value
+            check_field(name, value)
+            if name in _INPUT_FIELDS or name == "input":
+                body["input"].update(value if name == "input" else {name: value})
             else:
-                check_field(name, value)
                 body[name] = value
+        body["input"]["text"] = text
         body["payload_extension"] = {**body.get("payload_extension", {}), MARK: mark}
         try:
             json.dumps(body, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise errors.ConfigError(f"A field can't be sent as JSON: {error}.") from None
         return Call(resolved, body, version, mark)
 
@@ -145,11 +148,13 @@ class Client(Resources):
         if mode == "async" and not wait:
             return self._start(call, deadline, mode)
         task: Task | None = None
-        for event in self.events(call, deadline, mode):
-            if event.type in ("task_updated", "task_finished") and isinstance(event.data, dict):
-                task = Task({**(task.raw if task else {}), **event.data})
-                if task.status == "paused":
-                    break
+        with closing(self.events(call, deadline, mode)) as events:
+            for event in events:
+                # A sub-agent's task has events of its own in the stream.
+                if event.type in TASK_EVENTS and isinstance(event.data, dict) and (not task or event.about == task.id):
+                    task = Task({"id": event.about, **(task.raw if task else {}), **event.data})
+                    if task.status == "paused":
+                        break
         assert task is not None, "every stream of events ends with a task"
         return task
 
@@ -161,7 +166,7 @@ class Client(Resources):
         version: str | None = None,
         timeout: float | None = None,
         **fields: Any,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Runs an agent or a workflow and yields its events as they come; arguments as for ``invoke``.
 
         The last event is ``task_finished``. Where the connection is cut, the task is followed by Get
@@ -172,9 +177,9 @@ class Client(Resources):
 
     def deadline(self, timeout: float | None = None) -> Deadline:
         """The end of a call that starts now."""
-        return Deadline(self.timeout if timeout is None else timeout)
+        return Deadline(self.timeout if timeout is None else seconds("timeout", timeout))
 
-    def events(self, call: Call, deadline: Deadline, mode: str = "stream") -> Iterator[Event]:
+    def events(self, call: Call, deadline: Deadline, mode: str = "stream") -> Generator[Event]:
         """Sends a call in any mode and yields its events, to ``task_finished``.
 
         What the service doesn't stream is made from its answers: ``task_created``, ``task_updated``
@@ -203,8 +208,10 @@ class Client(Resources):
         except errors.ServiceError as error:
             return self._recover(call, deadline, error)
 
-    def _streamed(self, call: Call, deadline: Deadline) -> Iterator[Event]:
+    def _streamed(self, call: Call, deadline: Deadline) -> Generator[Event]:
         task_id: str | None = None
+        begin: Callable[[], Task] | None = None
+        lost: errors.ServiceError = errors.ConnectionFailed("The stream ended before it named a task.", maybe_sent=True)
         try:
             response = self._http.open(
                 f"{call.target.path}/invoke/stream",
@@ -213,31 +220,34 @@ class Client(Resources):
                 deadline=deadline,
                 on_attempt=call.count,
             )
-            if "json" in response.headers.get("Content-Type", ""):
-                # A server that doesn't stream this one answers with the task itself.
-                task = self.task_from(self._http.parsed(response, deadline))
-                yield from self._followed(lambda: task, deadline)
-                return
-            decoder = SSEDecoder()
-            with closing(response), suppress(errors.ConnectionFailed, errors.Timeout):
-                for piece in self._http.pieces(response, deadline):
-                    for event in map(_event, decoder.feed(piece)):
-                        task_id = task_id or _task_id(event)
-                        if event.type == "task_finished" and event.task_id in (None, task_id):
-                            self._http.finish(response)
-                            yield self._finished(event, deadline)
-                            return
+            with closing(response):
+                if "json" in response.headers.get("Content-Type", ""):
+                    # A server that doesn't stream this one answers with the task itself.
+                    task = self.task_from(self._http.parsed(response, deadline))
+                    begin = functools.partial(_same, task)
+                for event in () if begin else self._sent(response, deadline):
+                    task_id = task_id or event.about
+                    if event.type == "task_finished" and event.about in (None, task_id):
+                        if not _tells_end(event):
+                            break  # Get Task makes it whole
                         yield event
+                        self._http.finish(response)
+                        return
+                    yield event
         except errors.ServiceError as error:
-            yield from self._followed(functools.partial(self._recover, call, deadline, error), deadline)
-            return
-        if task_id is not None:
+            lost = error
+        if begin is None and task_id is not None:
             yield from self._followed(functools.partial(self.task, task_id, deadline=deadline), deadline, known=True)
         else:
-            lost = errors.ConnectionFailed("The stream ended before it named a task.", maybe_sent=True)
-            yield from self._followed(functools.partial(self._recover, call, deadline, lost), deadline)
+            yield from self._followed(begin or functools.partial(self._recover, call, deadline, lost), deadline)
 
-    def _followed(self, begin: Callable[[], Task], deadline: Deadline, *, known: bool = False) -> Iterator[Event]:
+    def _sent(self, response: Any, deadline: Deadline) -> Iterator[Event]:
+        """The events that a response holds, until it ends or is cut."""
+        decoder = SSEDecoder()
+        for piece in self._http.pieces(response, deadline):
+            yield from map(_event, decoder.feed(piece))
+
+    def _followed(self, begin: Callable[[], Task], deadline: Deadline, *, known: bool = False) -> Generator[Event]:
         """The events of a task that is polled, from its first answer to its end."""
         task = begin()
         if not known:
@@ -252,14 +262,6 @@ class Client(Resources):
             task = self.task(task.id, deadline=deadline)
         yield _as_event("task_finished", task)
 
-    def _finished(self, event: Event, deadline: Deadline) -> Event:
-        """The last event, made whole by Get Task where it doesn't say how the task ended."""
-        if isinstance(event.data, dict) and event.data.get("status"):
-            return event
-        if event.task_id is None:
-            raise errors.ConnectionFailed("The stream's last event names no task.", maybe_sent=True)
-        return _as_event("task_finished", self.task(event.task_id, deadline=deadline))
-
     def _recover(self, call: Call, deadline: Deadline, error: errors.ServiceError) -> Task:
         """The task of a call whose answer was lost; raises ``error`` again where there is none."""
         if not error.maybe_sent:
@@ -269,11 +271,15 @@ class Client(Resources):
             raise error
         return task
 
-    def find(self, call: Call, deadline: Deadline) -> Task | None:
-        """Looks for the task that a call started, by its mark; None where it doesn't show up."""
+    def find(self, call: Call, deadline: Deadline, *, once: bool = False) -> Task | None:
+        """Looks for the task that a call started, by its mark; None where it doesn't show up.
+
+        Args:
+            once: looks once, for a call that was sent a while ago.
+        """
         seen: set[str] = set()
         deadline = Deadline(min(deadline.left(), _SEARCH_SECONDS))
-        for pause in _LOOKS:
+        for pause in _LOOKS[:1] if once else _LOOKS:
             if pause >= deadline.left():
                 return None
             time.sleep(pause)
@@ -312,9 +318,10 @@ def check_field(name: str, value: Any) -> None:
         ConfigError: the value has the wrong type, or the name looks like a known one misspelt. A name
             that looks like none is let through: the service may know more than this package.
     """
-    wanted = INVOKE_FIELDS.get(name)
+    known = {**INVOKE_FIELDS, **_INPUT_FIELDS}
+    wanted = known.get(name)
     if wanted is None:
-        hint = did_you_mean(name, INVOKE_FIELDS)
+        hint = did_you_mean(name, known)
         if hint:
             raise errors.ConfigError(f"The invoke body has no field {name!r}. {hint}")
     elif value is not None and not isinstance(value, wanted):
@@ -326,20 +333,19 @@ def _event(sent: ServerEvent) -> Event:
     """An event of the contract, its type under either spelling; text that is no JSON object is kept as data."""
     try:
         raw = json.loads(sent.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
         return Event(sent.event, None, None, sent.data, {"event": sent.event, "data": sent.data})
     kind = raw.get("type") or raw.get("event") or sent.event
-    return Event(str(kind), raw.get("task_id"), raw.get("time"), raw.get("data"), raw)
+    task_id = raw.get("task_id")
+    return Event(str(kind), None if task_id is None else str(task_id), raw.get("time"), raw.get("data"), raw)
 
 
-def _task_id(event: Event) -> str | None:
-    """The id of the task that a stream is about, from the first event that names one."""
-    if event.task_id:
-        return event.task_id
-    data = event.data if event.type.startswith("task_") and isinstance(event.data, Mapping) else {}
-    return data.get("id")
+def _tells_end(event: Event) -> bool:
+    """Whether a last event says how its task ended."""
+    status = event.data.get("status") if isinstance(event.data, dict) else None
+    return bool(status) and status not in (*WAITING,)
 
 
 def _as_event(kind: str, task: Task) -> Event:
@@ -349,4 +355,8 @@ def _as_event(kind: str, task: Task) -> Event:
 
 
 def _mark_of(task: Task) -> Any:
-    return (task.payload_extension or {}).get(MARK)
+    return task.payload_extension.get(MARK) if isinstance(task.payload_extension, dict) else None
+
+
+def _same(task: Task) -> Task:
+    return task

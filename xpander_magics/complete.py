@@ -11,6 +11,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from xpander_magics import cell, contract
 from xpander_magics.errors import XpanderError
 from xpander_magics.session import Session
+from xpander_magics.store.columns import STATUSES
 from xpander_magics.targets import Directory
 
 _CHOICES = {
@@ -52,7 +53,8 @@ class Completer:
         word = "" if not words or line.endswith((" ", "\t")) else words.pop()
         offered = self._in_cell_line(words, word) if found[1] == "%%" else self._in_command(words, word)
         word = word.rpartition(",")[2]
-        return word, [o for o in dict.fromkeys(offered) if o.startswith(word)]
+        # A name with a space is offered in quotes, and found by its beginning all the same.
+        return word, [o for o in dict.fromkeys(offered) if o.startswith((word, f'"{word}'))]
 
     def _in_cell_line(self, words: list[str], word: str) -> Iterable[str]:
         option = _SHORT.get(words[-1], words[-1]) if words else ""
@@ -85,7 +87,7 @@ class Completer:
         if words[-1] == "--target":
             return self._targets()
         if words[-1] == "--status":
-            return ("planned", "unknown", *sorted(contract.ENDED), "pending", "executing", "paused")
+            return STATUSES
         if words[0] not in cell.COMMAND_NAMES:
             return ()
         options = [o for action in cell.command_parser(words[0])._actions for o in action.option_strings]
@@ -114,7 +116,7 @@ class Completer:
     def _listed(self, ask: Callable[[Directory], list[str]]) -> list[str]:
         """What the service offers; nothing where it can't be asked: Tab is no place for an error."""
         try:
-            return ask(self._session.client.directory)
+            return ask(self._session.directory)
         except XpanderError:
             return []
 

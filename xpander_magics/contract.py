@@ -13,6 +13,12 @@ from typing import Any, ClassVar
 ENDED = frozenset({"completed", "failed", "error", "stopped"})
 """The statuses that end a task. ``paused`` waits for a person: neither an end nor progress."""
 
+WAITING = frozenset({"pending", "executing", "paused"})
+"""The statuses of a task that may still change."""
+
+TASK_EVENTS = frozenset({"task_created", "task_updated", "task_finished"})
+"""The events whose data is a task."""
+
 EFFORTS = ("low", "medium", "high", "xhigh")
 THINK_MODES = ("default", "harder")
 FORMATS = ("text", "markdown", "json", "voice")
@@ -82,6 +88,11 @@ class Record:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
 
 
+def has_ended(status: Any, finished_at: Any) -> bool:
+    """Whether nothing more will come of a task; one with a status that is new to us has ended once it has an end."""
+    return status in (*ENDED,) or (bool(finished_at) and status not in (*WAITING, None))
+
+
 class Task(Record):
     """One execution of an agent or a workflow, as every invoke, Get Task and Stop answer it.
 
@@ -104,7 +115,7 @@ class Task(Record):
     @property
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
-        return self.raw.get("status") in ENDED
+        return has_ended(self.raw.get("status"), self.raw.get("finished_at"))
 
 
 class Agent(Record):
@@ -162,3 +173,9 @@ class Event:
     time: str | None
     data: Any
     raw: dict[str, Any] = field(repr=False)
+
+    @property
+    def about(self) -> str | None:
+        """The id of the task that it tells of, wherever it stands."""
+        told = self.data.get("id") if self.type in TASK_EVENTS and isinstance(self.data, dict) else None
+        return self.task_id or (str(told) if told else None)

@@ -38,7 +38,7 @@ def demo() -> pd.DataFrame:
     Raises:
         XpanderError: a part of the way is missing; says which.
     """
-    from xpander_magics.frames import frame_of
+    from xpander_magics.store.frames import frame_of
     from xpander_magics.local.models import ensure
 
     for model in MODELS:
@@ -78,12 +78,13 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     """By model and effort: runs, the share of right answers, median seconds and mean tokens."""
     right = [(run.result or "").strip().lower() == run.tags[0] for run in frame.fillna({"result": ""}).itertuples()]
     grouped = frame.assign(correct=right).groupby(["model", "effort"], observed=True)
-    return grouped.agg(
+    compared: pd.DataFrame = grouped.agg(
         runs=("run_id", "size"),
         correct=("correct", "mean"),
         seconds=("latency_s", "median"),
         tokens=("total_tokens", "mean"),
-    ).round({"correct": 2, "seconds": 2, "tokens": 0})
+    )
+    return compared.round({"correct": 2, "seconds": 2, "tokens": 0})
 
 
 def _progress(done: int, count: int) -> None:

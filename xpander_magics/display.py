@@ -73,7 +73,8 @@ def waiting_for(run: Run) -> str | None:
     """What a paused run waits for, and what to do; None where it isn't paused."""
     if run.status != "paused":
         return None
-    sign_in, approve = (run.metadata.get(name) or {} for name in ("pending_eca_request", "hitl_request"))
+    told = (run.metadata.get(name) for name in ("pending_eca_request", "hitl_request"))
+    sign_in, approve = (request if isinstance(request, Mapping) else {} for request in told)
     collect = f"Then: %xpander show {run.run_id[:8]}"
     if sign_in.get("auth_url"):
         return plain(f"Paused: sign in to {sign_in.get('connector_name') or 'it'} at {sign_in['auth_url']}\n{collect}")
@@ -184,6 +185,7 @@ class Stream:
         self._rich = rich
         self._view = view
         self._wrote = False
+        self._answer: list[str] = []
         self._progress = 0
         self._told: set[str] = set()
 
@@ -200,6 +202,7 @@ class Stream:
         if event.type == "task_updated" and not self._wrote:
             self._show_progress(run.metadata.get("internal_status"))
         if piece:
+            self._answer.append(piece)
             self._say(plain(piece))
 
     def _say(self, text: str) -> None:
@@ -226,7 +229,7 @@ class Stream:
             if self._wrote or progressed:
                 clear_output(wait=True)  # type: ignore[no-untyped-call]
             display(run_bundle(run, self._view), raw=True)  # type: ignore[no-untyped-call]
-        elif self._wrote and not _is_json(run, self._view):
+        elif "".join(self._answer) == run.result and not _is_json(run, self._view):
             note = "" if run.error is None or run.status == "completed" else f"{plain(run.error)}\n"
             self._write(f"\n{note}{facts(run)}\n")
         else:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.client import Client
-from xpander_magics.contract import Event, Task
+from xpander_magics.client import Call, Client
+from xpander_magics.contract import TASK_EVENTS, Event, Task
 from xpander_magics.plan import Plan
 from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import StreamRedactor
 from xpander_magics.schemas import check, parse_json
 from xpander_magics.store import Store
+from xpander_magics.targets import Target
 from xpander_magics.transport import Deadline
 
 Listener = Callable[[Run, Event, str], None]
@@ -61,15 +63,31 @@ class Engine:
 
     def refresh(self, run: Run, redact: Callable[[Any], Any], *, usage: bool = True) -> Run:
         """Asks how the task of a run stands and what it used, and keeps that."""
-        if run.task_id is None:
+        task = self._client.task(run.task_id) if run.task_id else self._find(run)
+        if task is None:
             return run
-        run.apply_task(Task(redact(self._client.task(run.task_id).raw)))
+        run.apply_task(Task(redact(task.raw)))
         if run.ended:
-            _read_output(run)
-            if usage:
-                self.read_usage(run)
+            # What went wrong on the way no longer counts.
+            run.error = run.error_type = None
+            problem = _judge(run, run.request.get("output_schema"), redact)
+            if problem is not None:
+                run.error, run.error_type = redact(str(problem)), type(problem).__name__
+        # The outcome is kept before its price is asked for.
         self._store.update(run)
+        if run.ended and usage:
+            self.read_usage(run)
+            self._store.update(run)
         return run
+
+    def _find(self, run: Run) -> Task | None:
+        """The task of a run that never heard of it: sent by a killed kernel, or its answer lost."""
+        if run.status not in ("planned", "unknown") or run.target_id is None:
+            return None
+        body = {"id": run.thread_id} if run.thread_id else {}
+        target = Target(run.target_kind or "agent", run.target_id, run.target or run.target_id)
+        call = Call(target, body, run.version, run.run_id, sent_at=run.sent_at or run.created_at)
+        return self._client.find(call, self._client.deadline(), once=True)
 
     def read_usage(self, run: Run) -> None:
         """Asks what a run used and cost; the caller keeps it."""
@@ -78,9 +96,11 @@ class Engine:
 
     def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks the service to stop a run's task, and keeps what it answers."""
-        if run.task_id is None:
+        found = None if run.task_id else self._find(run)
+        task_id = run.task_id or (found.id if found else None)
+        if task_id is None:
             raise errors.ConfigError(f"Run {run.run_id[:8]} has no task to stop: it is {run.status}.")
-        run.apply_task(Task(redact(self._client.stop(run.task_id).raw)))
+        run.apply_task(Task(redact(self._client.stop(task_id).raw)))
         self._store.update(run)
         return run
 
@@ -96,7 +116,7 @@ class _Execution:
         self._listen = listen
         self._pause_wait = pause_wait
         self._answer: list[str] = []
-        self._masked = StreamRedactor(plan.redact)
+        self._masked: dict[tuple[str, str | None], StreamRedactor] = {}
         self._begun = time.monotonic()
         self._store_error: errors.StoreError | None = None
 
@@ -113,6 +133,9 @@ class _Execution:
             problem = self._service_failed(error, deadline)
         except KeyboardInterrupt:
             problem = self._interrupted()
+        except BaseException:
+            self._keep()  # whatever broke, perhaps in the listener: what is known of the task is kept
+            raise
         self._keep()
         problem = self._store_error or problem
         if problem is not None:
@@ -123,29 +146,36 @@ class _Execution:
     def _follow(self, deadline: Deadline) -> None:
         run, plan = self._run, self._plan
         run.sent_at = utc_now()
-        for event in self._client.events(plan.call, deadline, plan.mode):
-            self._take(event)
-            if run.status == "paused":
-                deadline.shorten(self._pause_wait)
-        run.latency_s = time.monotonic() - self._begun
+        with closing(self._client.events(plan.call, deadline, plan.mode)) as events:
+            for event in events:
+                run.latency_s = time.monotonic() - self._begun
+                self._take(event)
+                if run.status == "paused":
+                    deadline.shorten(self._pause_wait)
+                else:
+                    deadline.restore()
 
     def _take(self, event: Event) -> None:
         """One event changes the run; the listener is told."""
         run, known, status = self._run, self._run.task_id, self._run.status
-        ours = event.task_id is None or known is None or event.task_id == known
-        if event.type == "chunk" and isinstance(event.data, str) and ours:
-            # A secret may be cut in two by the chunks: mask across them.
-            event = replace(event, data=self._masked.feed(event.data), raw={})
-            self._tell(event, event.data)
-            return
-        event = replace(event, data=self._plan.redact(event.data), raw=self._plan.redact(event.raw))
-        if ours and event.type.startswith("task_") and isinstance(event.data, dict):
-            run.apply_task(Task(event.data))
+        ours = known is None or event.about in (None, known)
+        if isinstance(event.data, str):
+            # A secret may be cut in two by the pieces of a text: mask across them.
+            masked = self._masked.setdefault((event.type, event.about), StreamRedactor(self._plan.redact))
+            data: Any = masked.feed(event.data)
+            raw = {**self._plan.redact({**event.raw, "data": None}), "data": data}
+        else:
+            raw = self._plan.redact(event.raw)
+            data = raw.get("data")
+        event = replace(event, data=data, raw=raw)
+        if ours and event.type in TASK_EVENTS and isinstance(data, dict):
+            run.apply_task(Task(data))
         elif known is None and event.task_id:
             run.task_id = run.thread_id = event.task_id
-        if run.task_id != known or (run.status != status and not run.ended):
+        # An ended run is written in a moment anyhow, unless its price is asked for first.
+        if (run.task_id != known or run.status != status) and (self._plan.usage or not run.ended):
             self._keep()
-        self._tell(event)
+        self._tell(event, data if ours and event.type == "chunk" and isinstance(data, str) else "")
 
     def _tell(self, event: Event, piece: str = "") -> None:
         """Keeps an event and the answer's new text, and passes them on."""
@@ -159,25 +189,23 @@ class _Execution:
 
     def _settle_answer(self) -> None:
         """What streamed in is the answer where the task itself names none."""
-        rest = self._masked.flush()
-        if rest:
-            self._tell(Event("chunk", self._run.task_id, None, rest, {}), rest)
+        for (kind, task_id), masked in self._masked.items():
+            rest = masked.flush()
+            if rest:
+                ours = kind == "chunk" and task_id in (None, self._run.task_id)
+                self._tell(Event(kind, task_id, None, rest, {}), rest if ours else "")
         if self._run.result is None and self._answer:
             self._run.result = "".join(self._answer)
 
     def _outcome(self) -> errors.XpanderError | None:
         """What an ended task means; the run gets its error, its output and its usage."""
-        run = self._run
         self._settle_answer()
+        problem = _judge(self._run, self._plan.schema, self._plan.redact, asked=self._plan.wants_json)
+        if problem is not None:
+            problem = self._failed(problem)
         if self._plan.usage:
             self._read_usage()
-        if run.status != "completed":
-            return self._failed(errors.TaskFailed(_why(run)))
-        try:
-            _read_output(run, self._plan.schema, asked=self._plan.wants_json)
-        except errors.SchemaError as error:
-            return self._failed(errors.SchemaError(f"{error}\nThe answer is kept as it is: the run's result."))
-        return None
+        return problem
 
     def _read_usage(self) -> None:
         # The answer is at hand; that its price isn't must not cost the answer. The column stays missing.
@@ -191,11 +219,9 @@ class _Execution:
     def _service_failed(self, error: errors.ServiceError, deadline: Deadline) -> errors.XpanderError | None:
         run = self._run
         run.latency_s = time.monotonic() - self._begun
-        if run.status == "paused" and deadline.left() <= 0:
-            return None
         self._settle_answer()
-        if isinstance(error, errors.Timeout) and deadline.left() <= 0:
-            return self._timed_out(error)
+        if deadline.left() <= 0 and isinstance(error, (errors.Timeout, errors.ConnectionFailed)):
+            return None if run.status == "paused" else self._timed_out(error)
         if run.task_id is None:
             run.status = "unknown" if error.maybe_sent else "failed"
         elif not run.ended:
@@ -212,18 +238,27 @@ class _Execution:
             error.args = (f"{error}\nWhether the task has run is not known. {way}",)
         return error
 
-    def _timed_out(self, error: errors.Timeout) -> errors.XpanderError:
+    def _timed_out(self, error: errors.ServiceError) -> errors.XpanderError | None:
+        run = self._run
         stopped = self._stop(Deadline(_STOP_WHEN_TIMED_OUT))
-        if self._run.task_id is None:
-            self._run.status = "unknown" if error.maybe_sent else "failed"
+        if run.status == "completed":
+            return self._outcome()  # it ended just before it could be stopped
+        if run.task_id is None:
+            run.status = "unknown" if error.maybe_sent else "failed"
+        elif not run.ended:
+            run.status = "unknown"
         what = "its task was stopped" if stopped else "its task could not be stopped"
+        if run.task_id is None:
+            what = "whether it started a task is not known" if error.maybe_sent else "nothing was started"
         message = f"The run took longer than {self._plan.timeout:g} s; {what}. Allow more with --timeout."
         return self._failed(errors.Timeout(message, maybe_sent=error.maybe_sent))
 
     def _interrupted(self) -> errors.Interrupted:
         run = self._run
-        run.latency_s = time.monotonic() - self._begun
+        run.latency_s = time.monotonic() - self._begun if not run.ended else run.latency_s
         self._settle_answer()
+        if run.ended:
+            return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted; its task had ended as {run.status}.")
         if self._plan.on_interrupt == "detach":
             done = "Its task runs on; refresh() collects it."
         elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
@@ -245,7 +280,7 @@ class _Execution:
                     run.apply_task(Task(self._plan.redact(found.raw)))
             if run.task_id is not None and not run.ended:
                 run.apply_task(Task(self._plan.redact(self._client.stop(run.task_id, deadline=deadline).raw)))
-        except errors.ServiceError:
+        except (errors.ServiceError, KeyboardInterrupt):
             return False
         return run.ended or not call.attempts
 
@@ -263,22 +298,28 @@ class _Execution:
             self._store_error = self._store_error or error
 
 
-def _read_output(run: Run, schema: dict[str, Any] | None = None, *, asked: bool = False) -> None:
-    """Fills ``output`` from a JSON answer.
+def _judge(
+    run: Run, schema: dict[str, Any] | None, redact: Callable[[Any], Any], *, asked: bool = False
+) -> errors.XpanderError | None:
+    """What an ended task means; fills ``output`` from a JSON answer.
 
-    Raises:
-        SchemaError: JSON was asked for, and the answer is none or breaks its schema.
+    Returns:
+        TaskFailed where it isn't ``completed``; SchemaError where JSON was asked for, and the answer is
+        none or breaks its schema.
     """
-    is_json = asked or schema is not None or run.metadata.get("output_format") == "json"
-    if not is_json or run.status != "completed":
-        return
+    if run.status != "completed":
+        return errors.TaskFailed(_why(run))
+    asked = asked or schema is not None or run.request.get("output_format") == "json"
+    if not asked and run.metadata.get("output_format") != "json":
+        return None
     try:
-        run.output = parse_json(run.result)
+        # Text that was masked may still hold a secret in JSON's escapes.
+        run.output = redact(parse_json(run.result))
         if schema is not None:
             check(run.output, schema)
-    except errors.SchemaError:
-        if asked or schema is not None:
-            raise
+    except errors.SchemaError as error:
+        return errors.SchemaError(f"{error}\nThe answer is kept as it is: the run's result.") if asked else None
+    return None
 
 
 def _why(run: Run) -> str:

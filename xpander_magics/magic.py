@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Float, Integer, Unicode
+from traitlets import Bool, Enum, Float, Integer, Unicode
 
 from xpander_magics import cell, config, errors
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
@@ -41,7 +41,7 @@ class XpanderMagics(Magics):
     timeout = Float(600.0, min=0.001, help="Seconds that a run may take.").tag(config=True)
     pause_wait = Float(30.0, min=0.0, help="Seconds to wait for a person where a task is paused.").tag(config=True)
     retries = Integer(5, min=0, help="How often a request is sent again at the most.").tag(config=True)
-    view = Unicode("auto", help="How answers are shown when --view isn't given.").tag(config=True)
+    view = Enum(cell.VIEWS, "auto", help="How answers are shown when --view isn't given.").tag(config=True)
     traceback = Bool(False, help="Show the whole traceback of an error.").tag(config=True)
 
     shell: InteractiveShell
@@ -74,7 +74,7 @@ class XpanderMagics(Magics):
             return
         stream = Stream(_write, rich=_is_rich(self.shell), view=view or "auto")
         try:
-            run = self.session.run(options, body, self.shell.user_ns, stream)
+            run = self.session.run(options, body, self._variables(), stream)
         except (XpanderError, errors.Interrupted) as error:
             if error.run is not None:
                 self._bind(name, error.run)
@@ -87,13 +87,19 @@ class XpanderMagics(Magics):
         if name is not None:
             self.shell.user_ns[name] = value
 
+    def _variables(self) -> dict[str, Any]:
+        """The notebook's own variables, without ``open``, ``get_ipython`` and the like, which IPython adds."""
+        hidden = self.shell.user_ns_hidden
+        missing = object()
+        return {n: v for n, v in self.shell.user_ns.items() if hidden.get(n, missing) is not v}
+
     def _dry_run(self, options: cell.Options, body: str) -> None:
         from xpander_magics import quote
         from xpander_magics.safety import plain
 
-        plan = self.session.plan(options, body, self.shell.user_ns)
+        plan = self.session.plan(options, body, self._variables())
         earlier = self.session.store.select(target=plan.run.target, status="completed", limit=quote.LOOKED_AT)
-        told = quote.lines(plan, quote.quote(plan, earlier))
+        told = quote.lines(plan, quote.quote(plan, earlier, options.rpm))
         _write(plain(plan.run.prompt or "") + "\n\n" + "\n".join(told) + "\n")
 
     def _command(self, line: str) -> Any:
@@ -121,34 +127,17 @@ class XpanderMagics(Magics):
     def _do_login(self, command: cell.Command) -> None:
         try:
             key = getpass.getpass("xpander.ai API key: ").strip()
-        except (EOFError, NotImplementedError):
+        except (EOFError, NotImplementedError, OSError):  # no answer, no one at the front end, no terminal
             raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
-        session = self.session
-        session.stop_local()
-        url = config.base_url_from(session.base_url)
-        config.key_from(url, key or "-")
         if not key:
-            raise ConfigError("No key was given; nothing has changed.")
-        before, session.login_key = session.login_key, key
-        session.disconnect()
-        try:
-            session.client.providers()
-        except AuthError:
-            session.login_key = before
-            session.disconnect()
-            raise
-        except errors.ServiceError as error:
-            _write(f"The key could not be tried: {error}\n")
-        kept = config.remember_key(url, key)
+            raise ConfigError("No key was given; nothing has changed. To try without one: %xpander local")
+        url, kept, untried = self.session.log_in(key)
+        if untried is not None:
+            _write(f"The key could not be tried: {untried}\n")
         _write(f"Logged in at {url}; the key is kept {'in the keyring' if kept else 'for this kernel'}.\n")
 
     def _do_logout(self, command: cell.Command) -> None:
-        session = self.session
-        had = session.login_key is not None
-        session.login_key = None
-        had = config.forget_key(config.base_url_from(session.base_url)) or had
-        session.disconnect()
-        _write("The key is forgotten.\n" if had else "There was no key from login.\n")
+        _write("The key is forgotten.\n" if self.session.log_out() else "There was no key from login.\n")
         if config.has_environment_key():
             _write("XPANDER_API_KEY is still set in this kernel's environment.\n")
 
@@ -164,16 +153,18 @@ class XpanderMagics(Magics):
         _write(f"The local server runs at {local.base_url} and ends with this kernel. It has: {', '.join(names)}.\n")
 
     def _do_use(self, command: cell.Command) -> None:
-        if command.clear:
-            self.session.defaults = cell.Options()
+        from xpander_magics.plan import check_choices, provider_and_model
+
         given = command.options or cell.Options()
-        if given.models:
-            provider, _, model = given.models[0].partition("/")
-            self.session.client.directory.check_model(provider, model)
-        if given.target is not None:
+        check_choices(given)
+        _checked_name(given.out)
+        cell.parse_set(given.set)
+        for model in given.models:
+            if "{{" not in model:
+                self.session.client.directory.check_model(*provider_and_model(model))
+        if given.target is not None and "{{" not in given.target:
             self.session.client.directory.resolve(given.target)
-        cell.one_of("--view", given.view, cell.VIEWS)
-        self.session.defaults = given.over_defaults(self.session.defaults)
+        self.session.defaults = given.over_defaults(cell.Options() if command.clear else self.session.defaults)
         chosen = ", ".join(f"{name}={value!r}" for name, value in self.session.defaults.said().items())
         _write(f"Defaults: {chosen or 'none'}.\n")
 
@@ -196,6 +187,9 @@ class XpanderMagics(Magics):
         return _table([model for provider in chosen for model in _models_of(client, provider)], "models")
 
     def _do_runs(self, command: cell.Command) -> Any:
+        from xpander_magics.store.columns import STATUSES
+
+        name = _checked_name(command.out)
         frame = self.session.store.frame(
             experiment=command.experiment,
             tag=command.tag,
@@ -203,16 +197,18 @@ class XpanderMagics(Magics):
             target=command.target,
             limit=command.last,
         )
-        self._bind(_checked_name(command.out), frame)
-        return None if command.out else frame
+        if frame.empty:  # the service may have statuses of its own, but then a run has one
+            cell.one_of("--status", command.status, STATUSES)
+        self._bind(name, frame)
+        return None if name else frame
 
     def _do_show(self, command: cell.Command) -> Any:
         from xpander_magics.display import Stream
 
+        view = cell.one_of("--view", command.view, cell.VIEWS)
         run = self._run_named(command)
         if not run.ended and run.task_id is not None:
             run.refresh()
-        view = cell.one_of("--view", command.view, cell.VIEWS)
         if view is None:
             return run
         Stream(_write, rich=_is_rich(self.shell), view=view).finish(run)
@@ -229,9 +225,16 @@ class XpanderMagics(Magics):
             runs = runs if word == "all" else runs[-1:]
         if not runs:
             _write("No run is under way.\n")
+        failure: errors.ServiceError | None = None
         for run in runs:
             run.session = self.session
-            _write(f"Run {run.run_id[:8]} is {run.stop().status}.\n")
+            try:
+                _write(f"Run {run.run_id[:8]} is {run.stop().status}.\n")
+            except errors.ServiceError as error:  # the others are to be stopped all the same
+                _write(f"Run {run.run_id[:8]} could not be stopped.\n")
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _do_usage(self, command: cell.Command) -> Any:
         if command.words:
@@ -243,7 +246,7 @@ class XpanderMagics(Magics):
         for run in runs:
             self.session.engine.read_usage(run)
             self.session.store.update(run)
-        from xpander_magics.frames import frame_of
+        from xpander_magics.store.frames import frame_of
 
         columns = ["run_id", "model", "prompt_tokens", "completion_tokens", "total_tokens", "actions", "cost_usd"]
         return frame_of(runs)[[*columns, "is_byok"]]
@@ -303,7 +306,7 @@ def _table(records: list[Any], what: str) -> Any:
     sent = dict.fromkeys(name for row in rows for name in row)
     first = [name for name in sent if name in ("provider", "conversation")]
     columns = list(dict.fromkeys([*first, *kinds[what].FIELDS, *sent]))
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns).convert_dtypes()
     if what == "thread":
         frame["created_at"] = pd.to_datetime(pd.to_numeric(frame["created_at"], errors="coerce"), unit="s", utc=True)
     return frame
@@ -329,24 +332,24 @@ def load(ipython: InteractiveShell) -> None:
     """Registers the magics and the completion."""
     from xpander_magics.complete import Completer
 
-    magics = XpanderMagics(ipython, default_session())
-    ipython.register_magics(magics)
-    completer = getattr(ipython, "Completer", None)
-    if completer is not None:
-        unload_completer(ipython)
-        completer.custom_matchers.append(Completer(default_session(), ipython.user_ns).matcher)
+    _forget(ipython)
+    ipython.register_magics(XpanderMagics(ipython, default_session()))
+    ipython.Completer.custom_matchers.append(Completer(default_session(), ipython.user_ns).matcher)
 
 
-def unload_completer(ipython: InteractiveShell) -> None:
-    """Takes the completion away."""
+def _forget(ipython: InteractiveShell) -> None:
+    """Takes away whatever ``load`` has given the shell."""
+    manager = ipython.magics_manager
+    for kind in ("line", "cell"):
+        manager.magics[kind].pop("xpander", None)
+    manager.registry.pop(XpanderMagics.__name__, None)
+    configurables: list[Any] = ipython.configurables
+    configurables[:] = [c for c in configurables if not isinstance(c, XpanderMagics)]
     matchers = ipython.Completer.custom_matchers
     matchers[:] = [m for m in matchers if not hasattr(m, "xpander_completer")]
 
 
 def unload(ipython: InteractiveShell) -> None:
     """Takes the magics and the completion away; ends the local server; closes the store."""
-    for kind in ("line", "cell"):
-        ipython.magics_manager.magics[kind].pop("xpander", None)
-    unload_completer(ipython)
-    ipython.configurables[:] = [c for c in ipython.configurables if not isinstance(c, XpanderMagics)]
+    _forget(ipython)
     default_session().close()

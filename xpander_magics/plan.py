@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpander_magics import cell
 from xpander_magics.client import MARK, Call, Client
 from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES
-from xpander_magics.errors import ConfigError, SecretError, did_you_mean
+from xpander_magics.errors import ConfigError, NotFoundError, SecretError, did_you_mean
 from xpander_magics.results import Run, utc_now, without_secret_fields
 from xpander_magics.safety import Redactor, secret_variables, strings_in
 from xpander_magics.schemas import schema_from
@@ -64,20 +64,31 @@ def make_plan(
     template: str,
     variables: Mapping[str, Any],
     client: Client,
+    find_run: Callable[[str], Run | None],
 ) -> Plan:
     """Renders and checks everything; asks the service for its lists at the most.
+
+    Args:
+        find_run: the kept run that a reference names, or None.
 
     Raises:
         TemplateError, SecretError, ConfigError, SchemaError: what was typed is wrong; nothing was sent.
         NotFoundError, InvalidRequestError: no such target or model.
     """
     _refuse_sweeps(options)
+    check_choices(options)
+    if options.timeout is not None and not cell.is_amount(options.timeout):
+        raise ConfigError(f"--timeout takes a number of seconds above 0, not {options.timeout!r}.")
+    template = template.removesuffix("\n")  # which IPython puts at the end of every cell
     rendered = Rendered(template, {}) if options.raw else render(template, variables)
-    prompt = rendered.text[:-1] if rendered.text.endswith("\n") else rendered.text
+    prompt = rendered.text
     if not prompt.strip():
         raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
     options = options if options.raw else _rendered(options, variables)
+    check_choices(options, rendered=True)
     fields = _fields(options, variables)
+    if options.thread is not None:
+        fields["id"] = _thread(options.thread, variables, client, find_run)
     redact = Redactor([*client.secrets(), *secret_variables().values(), *_secrets_in(fields)])
     if not options.allow_secrets:
         _refuse_secrets(prompt, fields, client)
@@ -88,12 +99,12 @@ def make_plan(
         )
     run = Run(
         created_at=utc_now(),
-        experiment=options.experiment,
-        mode=cell.one_of("--mode", options.mode, MODES) or "stream",
+        experiment=redact(options.experiment),
+        mode=options.mode or "stream",
         template=redact(template),
         variables=redact(rendered.variables),
-        tags=list(dict.fromkeys(options.tags)),
-        note=options.note,
+        tags=redact(list(dict.fromkeys(options.tags))),
+        note=redact(options.note),
         version=options.version,
         base_url=client.base_url,
         repeat=1,
@@ -108,7 +119,7 @@ def make_plan(
         mode=run.mode or "stream",
         timeout=options.timeout or client.timeout,
         usage=options.usage is not False,
-        on_interrupt=cell.one_of("--on-interrupt", options.on_interrupt, cell.ON_INTERRUPT) or "stop",
+        on_interrupt=options.on_interrupt or "stop",
         redact=redact,
         schema=fields.get("output_schema"),
         wants_json=fields.get("output_format") == "json",
@@ -153,15 +164,41 @@ def _refuse_sweeps(options: cell.Options) -> None:
         raise ConfigError(f"{option} makes a sweep; this version sends one run a cell. Loop over xp.run(...) instead.")
 
 
+def check_choices(options: cell.Options, *, rendered: bool = False) -> None:
+    """Says no to a value that isn't one of those that its option takes; a template only once it is rendered."""
+    for option, values, known in (
+        ("--effort", options.efforts, EFFORTS),
+        ("--think", options.thinks, THINK_MODES),
+        ("--format", (options.format,), FORMATS),
+        ("--mode", (options.mode,), MODES),
+        ("--on-interrupt", (options.on_interrupt,), cell.ON_INTERRUPT),
+        ("--view", (options.view,), cell.VIEWS),
+    ):
+        for value in values:
+            if rendered or not _is_template(value):
+                cell.one_of(option, value, known)
+    for model in options.models:
+        if rendered or not _is_template(model):
+            provider_and_model(model)
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
+
+
 def _rendered(options: cell.Options, variables: Mapping[str, Any]) -> cell.Options:
     """The options with their templates rendered; a value without one is left as it is."""
 
     def text(name: str, value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(text(name, item) for item in value)
-        if isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#")):
-            return render(value, variables, what=f"--{name.replace('_', '-')}").text
-        return value
+        if not _is_template(value):
+            return value
+        option = cell.option_of(name) if name != "target" else "The target"
+        rendered = render(value, variables, what=option).text
+        if not rendered.strip():
+            raise ConfigError(f"{option} is empty once {value!r} is rendered. Fill the variable, or leave it out.")
+        return rendered
 
     return replace(options, **{name: text(name, value) for name, value in options.said().items()})
 
@@ -170,73 +207,82 @@ def _fields(options: cell.Options, variables: Mapping[str, Any]) -> dict[str, An
     """The fields of the invoke body, the two of ``input`` among them; only those that were said."""
     fields: dict[str, Any] = {}
     if options.models:
-        fields["llm_model_provider"], fields["llm_model_name"] = _provider_and_model(options.models[0])
-    if options.efforts:
-        fields["llm_reasoning_effort"] = cell.one_of("--effort", options.efforts[0], EFFORTS)
-    if options.thinks:
-        fields["think_mode"] = cell.one_of("--think", options.thinks[0], THINK_MODES)
+        fields["llm_model_provider"], fields["llm_model_name"] = provider_and_model(options.models[0])
     texts = {
-        "output_format": cell.one_of("--format", options.format, FORMATS),
+        "llm_reasoning_effort": next(iter(options.efforts), None),
+        "think_mode": next(iter(options.thinks), None),
+        "output_format": options.format,
         "instructions_override": options.instructions,
         "additional_context": options.context,
         "expected_output": options.expected_output,
         "title": options.title,
-        "id": _thread(options.thread, variables),
     }
     fields.update({name: value for name, value in texts.items() if value is not None})
     if options.schema is not None:
         if fields.setdefault("output_format", "json") != "json":
             raise ConfigError(f"--schema needs --format json, not {fields['output_format']}.")
-        fields["output_schema"] = schema_from(_schema(options.schema, variables))
-    for option, field_name, kinds in (("user", "user", dict), ("payload", "payload_extension", dict)):
-        value = _named(f"--{option}", getattr(options, option), variables, kinds)
+        fields["output_schema"] = _schema(options.schema, variables)
+    for option, field_name in (("user", "user"), ("payload", "payload_extension")):
+        value = _named(f"--{option}", getattr(options, option), variables)
         if value is not None:
             fields[field_name] = value
-    servers = _named("--mcp", options.mcp, variables, (dict, list))
+    servers = _named("--mcp", options.mcp, variables, several=True)
     if servers is not None:
         fields["mcp_servers"] = servers if isinstance(servers, list) else [servers]
     for url in options.files:
-        if "://" not in url and not url.startswith("data:"):
+        if ("://" not in url and not url.startswith("data:")) or url.startswith("file:"):
             raise ConfigError(f"--file takes a URL that the service can read, not {url!r}.")
     if options.files:
         fields["files"] = list(options.files)
-    return _with_set(fields, cell.parse_set(options.set))
+    return _with_set(fields, cell.parse_set(options.set), options)
 
 
-def _with_set(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    if "input" in given:
-        raise ConfigError(f"--set input: that field is made of {FIELD_OPTIONS['input']}.")
+def _with_set(fields: dict[str, Any], given: dict[str, Any], options: cell.Options) -> dict[str, Any]:
     for name in given:
-        if name in fields:
+        if name in ("input", "files", "user"):
+            raise ConfigError(f"--set {name}: that field is made of {FIELD_OPTIONS['input']}.")
+        if name in fields or (name == "id" and options.thread is not None):
             raise ConfigError(f"--set {name} and {FIELD_OPTIONS[name]} both give that field. Leave one out.")
+    if isinstance(given.get("output_schema"), dict):
+        schema_from(given["output_schema"])
     return {**fields, **given}
 
 
-def _provider_and_model(written: str) -> tuple[str, str]:
+def provider_and_model(written: str) -> tuple[str, str]:
+    """The two halves of PROVIDER/MODEL; ConfigError where it isn't that."""
     provider, slash, model = written.partition("/")
     if not (provider and slash and model):
         raise ConfigError(f"--model takes PROVIDER/MODEL, such as openai/gpt-5, not {written!r}. See %xpander models.")
     return provider, model
 
 
-def _thread(given: Any, variables: Mapping[str, Any]) -> str | None:
-    """A conversation's id: of a run, of a variable that holds one, or as it is."""
-    named = variables.get(given) if isinstance(given, str) else given
+def _thread(given: Any, variables: Mapping[str, Any], client: Client, find_run: Callable[[str], Run | None]) -> str:
+    """A conversation's id: of a run, of a variable that holds one, of a kept run, or one that the service knows."""
+    named = given
+    if isinstance(given, str):
+        held = variables.get(given)
+        named = held if isinstance(held, Run) else find_run(given)
     if isinstance(named, Run):
         if named.thread_id is None:
             raise ConfigError("--thread: that run has no conversation: it started no task.")
         return named.thread_id
-    if given is None or isinstance(given, str):
-        return given
+    if isinstance(given, str):
+        try:
+            return str(client.task(given).id)
+        except NotFoundError:
+            hint = did_you_mean(given, [name for name, value in variables.items() if isinstance(value, Run)])
+            raise NotFoundError(
+                f"--thread: there is no variable, run or task {given!r}. {hint or '%xpander runs lists the runs.'}"
+            ) from None
     raise ConfigError(f"--thread takes a run or an id, not a {type(given).__name__}.")
 
 
-def _schema(given: Any, variables: Mapping[str, Any]) -> Any:
-    return variables[given] if isinstance(given, str) and given in variables else given
+def _schema(given: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
+    return schema_from(variables[given] if isinstance(given, str) and given in variables else given)
 
 
-def _named(option: str, given: Any, variables: Mapping[str, Any], kinds: Any) -> Any:
-    """The value of a variable that an option names; from Python, the value itself."""
+def _named(option: str, given: Any, variables: Mapping[str, Any], *, several: bool = False) -> Any:
+    """The dict that an option names, or with ``several`` a list of them; from Python, the value itself."""
     if given is None:
         return None
     value = given
@@ -245,8 +291,15 @@ def _named(option: str, given: Any, variables: Mapping[str, Any], kinds: Any) ->
             hint = did_you_mean(given, [name for name in variables if not name.startswith("_")])
             raise ConfigError(f"{option}: there is no variable {given!r} in the notebook. {hint}".rstrip())
         value = variables[given]
-    if not isinstance(value, kinds):
-        raise ConfigError(f"{option} takes a dict, and {given!r} is a {type(value).__name__}.")
+    dicts = value if several and isinstance(value, list) else [value]
+    if not all(isinstance(one, dict) for one in dicts):
+        what = f"{given!r} is" if isinstance(given, str) else "this is"
+        kinds = "a dict or a list of dicts" if several else "a dict"
+        raise ConfigError(f"{option} takes {kinds}, and {what} a {type(value).__name__}.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{option} can't be sent as JSON: {error}.") from None
     return value
 
 

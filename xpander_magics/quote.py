@@ -29,27 +29,32 @@ class Quote:
 
     Attributes:
         requests: how many requests at the least: the call, its usage, one poll where it is polled.
+        minutes: the least that the rate limit allows.
         seconds, tokens, cost_usd: as earlier runs suggest; None where none say.
     """
 
     requests: int
+    minutes: float
     seconds: Estimate | None
     tokens: Estimate | None
     cost_usd: Estimate | None
 
 
-def quote(plan: Plan, earlier: Sequence[Run]) -> Quote:
+def quote(plan: Plan, earlier: Sequence[Run], rpm: float | None = None) -> Quote:
     """The quote for a plan.
 
     Args:
         earlier: completed runs of the same target; those with the plan's model and effort count.
+        rpm: the most requests a minute.
     """
     run = plan.run
     alike = [
         e for e in earlier if (e.requested_model, e.requested_effort) == (run.requested_model, run.requested_effort)
     ]
+    requests = 1 + int(plan.usage) + int(plan.mode == "async")
     return Quote(
-        requests=1 + int(plan.usage) + int(plan.mode == "async"),
+        requests=requests,
+        minutes=(requests - 1) / rpm if rpm else 0.0,
         seconds=_estimate([e.latency_s for e in alike]),
         tokens=_estimate([e.total_tokens for e in alike]),
         cost_usd=_estimate([e.cost_usd for e in alike]),
@@ -64,7 +69,10 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
 def lines(plan: Plan, found: Quote) -> list[str]:
     """The quote in words, a line a fact."""
     polls = " or more, with its polls" if plan.mode == "async" else ""
-    told = [f"Nothing was sent. 1 run, {found.requests} requests{polls}, to {plan.run.target_kind} {plan.run.target}."]
+    requests = f"{found.requests} request{'s' * (found.requests > 1)}{polls}"
+    told = [f"Nothing was sent. 1 run, {requests}, to {plan.run.target_kind} {plan.run.target}."]
+    if found.minutes:
+        told.append(f"At least {found.minutes:.2g} minutes, as --rpm allows.")
     for name, estimate, form in (
         ("seconds", found.seconds, "{:.1f} s"),
         ("tokens", found.tokens, "{:,.0f} tokens"),

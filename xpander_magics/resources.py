@@ -16,6 +16,8 @@ from xpander_magics.transport import Deadline, Transport
 _R = TypeVar("_R", bound=Record)
 _Self = TypeVar("_Self", bound="Resources")
 _LIST_SECONDS = 60.0
+_LONGEST = 10_000_000  # in seconds: four months
+_PAGE = 50  # the most that the service gives at once
 
 
 class Resources:
@@ -33,13 +35,17 @@ class Resources:
         connections: int = 20,
     ) -> None:
         self.base_url = base_url_from(base_url)
-        self.timeout = timeout
+        self.timeout = seconds("timeout", timeout)
+        if not isinstance(retries, int) or retries < 0:
+            raise errors.ConfigError(f"retries takes a number of times, 0 or more, not {retries!r}.")
+        if not isinstance(connections, int) or connections < 1:
+            raise errors.ConfigError(f"connections takes a number, 1 or more, not {connections!r}.")
         self._key = key_from(self.base_url, api_key)
         self._http = Transport(
             self.base_url,
             self._key,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
+            connect_timeout=seconds("connect_timeout", connect_timeout),
+            read_timeout=seconds("read_timeout", read_timeout),
             retries=retries,
             connections=connections,
         )
@@ -168,11 +174,12 @@ class Resources:
         page = 1
         while True:
             answer = _object(
-                self._http.json("GET", path, params={**filters, "page": page, "per_page": 50}, deadline=deadline)
+                self._http.json("GET", path, params={**filters, "page": page, "per_page": _PAGE}, deadline=deadline)
             )
-            items = _array(answer.get("items") or [])
+            items, pages = _array(answer.get("items") or []), answer.get("total_pages")
             yield from (kind(_object(item)) for item in items)
-            if not items or page >= (answer.get("total_pages") or page):
+            # Without a count, the last page is the one that isn't full.
+            if not items or (page >= pages if isinstance(pages, int) else len(items) < _PAGE):
                 return
             page += 1
 
@@ -181,6 +188,17 @@ class Resources:
         if not task.id:
             raise errors.ServerError("The service answered with a task that has no id.", maybe_sent=True)
         return task
+
+
+def seconds(name: str, value: Any) -> float:
+    """A time limit that was given.
+
+    Raises:
+        ConfigError: it is no positive number, or more than sockets take.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LONGEST:
+        raise errors.ConfigError(f"{name} takes seconds, more than 0 and at most {_LONGEST:,}, not {value!r}.")
+    return value
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -192,7 +210,10 @@ def _iso(when: datetime | str | None) -> str | None:
 
 
 def _quoted(id_: str) -> str:
-    return quote(str(id_), safe="")
+    text = str(id_)
+    if not text.strip(". "):
+        raise errors.ConfigError(f"{text!r} is no id.")  # as a part of a path it would mean another endpoint
+    return quote(text, safe="")
 
 
 def _object(answer: Any) -> dict[str, Any]:

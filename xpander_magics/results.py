@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from xpander_magics.contract import ENDED, SECRET_FIELDS, Event, Task, Usage
+from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended
 
 # Fields of the task that have a column of their own; the rest is ``metadata``.
 _IN_COLUMNS = frozenset(
@@ -21,6 +21,9 @@ _IN_COLUMNS = frozenset(
         *("llm_model_provider", "llm_model_name", "llm_reasoning_effort", "think_mode", "used_tools", "title"),
     }
 )
+
+# Counts of that size fit every database; no service counts further.
+_LARGEST = 2**53
 
 
 def new_run_id() -> str:
@@ -43,9 +46,9 @@ def parse_time(text: Any) -> datetime | None:
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         fraction = f".{digits[:6]:0<6}" if digits else ""
         when = datetime.fromisoformat(whole + fraction + rest[len(digits) :])
-    except ValueError:
+        return when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
+    except (ValueError, OverflowError):  # the latter in the years 1 and 9999
         return None
-    return when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
 
 
 class Actions(Protocol):
@@ -139,28 +142,29 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
-        return self.status in ENDED
+        return has_ended(self.status, self.finished_at)
 
     def apply_task(self, task: Task) -> None:
         """Takes over what the service says of the task; what it leaves out stays as it was."""
         raw = task.raw
-        self.status = raw.get("status") or self.status
-        self.task_id = raw.get("id") or self.task_id
+        self.status = _text(raw.get("status")) or self.status
+        self.task_id = _text(raw.get("id")) or self.task_id
         self.thread_id = self.thread_id or self.task_id
-        self.target_id = raw.get("agent_id") or self.target_id
+        self.target_id = _text(raw.get("agent_id")) or self.target_id
         self.agent_version = _text(raw.get("agent_version")) or self.agent_version
         self.created_at = parse_time(raw.get("created_at")) or self.created_at
         self.started_at = parse_time(raw.get("started_at")) or self.started_at
         self.finished_at = parse_time(raw.get("finished_at")) or self.finished_at
         self.queue_s = _seconds(raw.get("created_at"), raw.get("started_at"), self.queue_s)
         self.server_s = _seconds(raw.get("started_at"), raw.get("finished_at"), self.server_s)
-        self.provider = raw.get("llm_model_provider") or self.provider
-        self.model = raw.get("llm_model_name") or self.model
-        self.effort = raw.get("llm_reasoning_effort") or self.effort
-        self.think_mode = raw.get("think_mode") or self.think_mode
-        self.title = raw.get("title") or self.title
+        self.provider = _text(raw.get("llm_model_provider")) or self.provider
+        self.model = _text(raw.get("llm_model_name")) or self.model
+        self.effort = _text(raw.get("llm_reasoning_effort")) or self.effort
+        self.think_mode = _text(raw.get("think_mode")) or self.think_mode
+        self.title = _text(raw.get("title")) or self.title
         self.result = _text(raw["result"]) if raw.get("result") is not None else self.result
-        self.tools_used = list(raw.get("used_tools") or self.tools_used)
+        tools = raw.get("used_tools")
+        self.tools_used = list(tools) if tools and isinstance(tools, list) else self.tools_used
         tokens = raw.get("tokens")
         if isinstance(tokens, dict):
             self._count(tokens, "prompt_tokens", "completion_tokens", "total_tokens")
@@ -170,16 +174,16 @@ class Run:
     def apply_usage(self, usage: Usage) -> None:
         """Takes over what the service says was used, and what it cost."""
         self._count(usage.raw, "input_tokens", "output_tokens", "tokens")
-        self.actions = usage.actions if usage.actions is not None else self.actions
-        self.is_byok = usage.is_byok if usage.is_byok is not None else self.is_byok
+        actions, cost = _number(usage.actions), _number(usage.cost)
+        self.actions = self.actions if actions is None else int(actions)
+        self.is_byok = usage.is_byok if isinstance(usage.is_byok, bool) else self.is_byok
         # With the customer's own keys a cost of 0 says nothing of what was paid.
-        unsaid = usage.cost is None or (usage.is_byok and not usage.cost)
-        self.cost_usd = None if unsaid else float(usage.cost)
+        self.cost_usd = None if self.is_byok and not cost else cost
 
     def _count(self, counts: dict[str, Any], prompt: str, completion: str, total: str) -> None:
         for name, key in (("prompt_tokens", prompt), ("completion_tokens", completion), ("total_tokens", total)):
-            value = counts.get(key)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = _number(counts.get(key))
+            if value is not None:
                 setattr(self, name, int(value))
 
     def reply(self, text: str) -> Run:
@@ -227,6 +231,12 @@ def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of the service's; None for what is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < _LARGEST else None
 
 
 def _seconds(start: Any, end: Any, otherwise: float | None) -> float | None:

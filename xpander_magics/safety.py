@@ -6,18 +6,23 @@ else wrote safe for a terminal. HTML is ``display``'s business.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 MASK = "***"
-_SECRET_WORDS = frozenset({"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIALS"})
+# Such as OPENAI_API_KEY, but not KEYBOARD; the longer words also at the end of another, as in PGPASSWORD.
+_SECRET_NAME = re.compile(
+    r"(?:(?<![A-Z])(?:KEY|CREDENTIALS?)|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE)S?(?![A-Z])"
+)
 # Shorter values are words of the language more often than secrets.
 _SHORTEST_SECRET = 8
-# C0 and C1 controls but tab and newline; the bidirectional overrides and isolates; other invisibles.
+# C0 and C1 controls but tab and newline; the bidirectional overrides and isolates; other invisibles; half
+# characters (from "\\ud800" in JSON), which can't be printed.
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
 
@@ -36,7 +41,7 @@ def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]
     return {
         name: value
         for name, value in environ.items()
-        if len(value) >= _SHORTEST_SECRET and not _SECRET_WORDS.isdisjoint(re.split(r"[^A-Z]+", name.upper()))
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name.upper())
     }
 
 
@@ -53,12 +58,17 @@ def strings_in(value: Any) -> Iterable[str]:
             yield from strings_in(inner)
 
 
+def _ways(secret: str) -> set[str]:
+    """The ways that a secret is written in plain text and in JSON."""
+    return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+
+
 class Redactor:
     """Replaces each of some secrets by ``***`` in any JSON value."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: one secret may hold another.
-        known = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        known = sorted({w for s in secrets if len(s) >= _SHORTEST_SECRET for w in _ways(s)}, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
         self._longest = len(known[0]) if known else 0
         self._known = known
@@ -67,21 +77,39 @@ class Redactor:
         """The same value, its secrets masked."""
         if self._pattern is None:
             return value
-        if isinstance(value, str):
-            return self._pattern.sub(MASK, value)
-        if isinstance(value, Mapping):
-            return {self(key): self(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self(inner) for inner in value]
+        try:
+            if isinstance(value, str):
+                return self._pattern.sub(MASK, value)
+            if isinstance(value, Mapping):
+                return {self(key): self(inner) for key, inner in value.items()}
+            if isinstance(value, (list, tuple)):
+                return [self(inner) for inner in value]
+        except RecursionError:
+            return MASK  # what is nested too deep to be looked into isn't shown
         return value
 
-    def held_back(self, text: str) -> int:
-        """How many characters at the end of ``text`` could be the beginning of a secret."""
-        for size in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-size:]
-            if any(secret.startswith(tail) for secret in self._known):
-                return size
-        return 0
+    def split(self, text: str) -> tuple[str, str]:
+        """Masks the beginning of a text that goes on.
+
+        Returns:
+            What no further text can change, masked; and the rest, which may begin a secret.
+        """
+        if self._pattern is None:
+            return text, ""
+        masked: list[str] = []
+        at = 0
+        while True:
+            found = self._pattern.search(text, at)
+            stop = found.start() if found else len(text) - 1
+            # A longer secret may begin before this one, or with it.
+            for begin in range(max(at, len(text) - self._longest + 1), stop + 1):
+                tail = text[begin:]
+                if any(len(tail) < len(secret) and secret.startswith(tail) for secret in self._known):
+                    return "".join([*masked, text[at:begin]]), tail
+            if found is None:
+                return "".join([*masked, text[at:]]), ""
+            masked += [text[at : found.start()], MASK]
+            at = found.end()
 
 
 class StreamRedactor:
@@ -93,12 +121,11 @@ class StreamRedactor:
 
     def feed(self, piece: str) -> str:
         """The text that may be shown now; what could begin a secret waits for the next piece."""
-        text: str = self._redactor(self._held + piece)
-        held = self._redactor.held_back(text)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
+        text, self._held = self._redactor.split(self._held + piece)
+        return text
 
     def flush(self) -> str:
         """What still waited, at the end."""
-        text, self._held = self._held, ""
+        text: str = self._redactor(self._held)
+        self._held = ""
         return text

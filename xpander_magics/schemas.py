@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ def schema_from(given: Any) -> dict[str, Any]:
     if isinstance(given, (str, Path)):
         given = _read(Path(given))
     elif hasattr(given, "model_json_schema"):
-        given = given.model_json_schema()
+        try:
+            given = given.model_json_schema()
+        except Exception as error:  # pydantic's own, for a field that no JSON can hold
+            raise SchemaError(f"The model can't be made a JSON Schema: {error}".partition("\n")[0]) from None
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"--schema takes a dict, a path to a .json file or a pydantic model class, not a {type(given).__name__}."
@@ -33,7 +37,7 @@ def schema_from(given: Any) -> dict[str, Any]:
         json.dumps(schema, allow_nan=False)
     except jsonschema.SchemaError as error:
         raise SchemaError(f"The schema is no JSON Schema: {error.message} (at {error.json_path}).") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"The schema can't be sent as JSON: {error}.") from None
     return schema
 
@@ -45,6 +49,8 @@ def _read(path: Path) -> Any:
         return json.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The schema {str(path)!r} can't be read: {error.strerror}.") from None
+    except RuntimeError as error:  # "~name" of nobody; also what is nested too deep
+        raise ConfigError(f"The schema {str(path)!r} can't be read: {error}.") from None
     except ValueError as error:
         raise ConfigError(f"The schema {str(path)!r} isn't JSON: {error}.") from None
 
@@ -76,8 +82,12 @@ def check(value: Any, schema: Mapping[str, Any]) -> None:
     try:
         # The registry is empty, so that a remote reference fails in place of being fetched.
         error = jsonschema.exceptions.best_match(validator(schema, registry=_no_registry()).iter_errors(value))
-    except (referencing.exceptions.Unresolvable, RecursionError) as unresolved:
+    except referencing.exceptions.Unresolvable as unresolved:
         raise SchemaError(f"The schema refers to what it doesn't hold: {unresolved}.") from None
+    except RecursionError:
+        raise SchemaError("The schema refers to itself without an end, or the answer is nested too deep.") from None
+    except re.error as error:
+        raise SchemaError(f"The schema has a pattern that Python can't read: {error}.") from None
     if error is not None:
         raise SchemaError(f"The answer breaks the schema at {error.json_path}: {error.message[:300]}")
 

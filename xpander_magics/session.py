@@ -1,27 +1,29 @@
-"""What one kernel works with: settings, client, store, defaults, local server. And ``xp.run``, ``xp.runs``.
+"""What one kernel works with: settings, client, store, defaults, local server.
 
 Everything is opened when it is first needed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from xpander_magics import cell, config
 from xpander_magics.cell import Options
-from xpander_magics.errors import ConfigError, NotFoundError
+from xpander_magics.contract import SECRET_FIELDS
+from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.results import Run
 from xpander_magics.store import Store
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from xpander_magics.client import Client
     from xpander_magics.engine import Engine, Listener
     from xpander_magics.local.launch import LocalServer
     from xpander_magics.plan import Plan
+    from xpander_magics.targets import Directory
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Session:
         self.settings = settings or Settings()
         self.defaults = Options()
         self.local: LocalServer | None = None
-        self.login_key: str | None = None
+        self._login: tuple[str, str] | None = None  # a service's address and its key, which no other may see
         self._client: Client | None = None
+        self._impatient: Client | None = None
         self._store: Store | None = None
 
     def configure(self, settings: Settings) -> None:
@@ -74,18 +77,60 @@ class Session:
             self.disconnect()
             raise ConfigError("The local server has ended. %xpander local starts it again.")
         if self._client is None:
-            from xpander_magics.client import Client
-
             settings = self.settings
-            self._client = Client(
-                api_key=self.local.key if self.local is not None else self.login_key,
-                base_url=self.base_url,
+            self._client = self._connect(
                 connect_timeout=settings.connect_timeout,
                 read_timeout=settings.read_timeout,
                 timeout=settings.timeout,
                 retries=settings.retries,
             )
         return self._client
+
+    def _connect(self, **settings: Any) -> Client:
+        from xpander_magics.client import Client
+
+        if self.local is not None:
+            return Client(self.local.key, self.local.base_url, **settings)
+        url = config.base_url_from(self.settings.base_url)
+        key = self._login[1] if self._login is not None and self._login[0] == url else None
+        return Client(key, url, **settings)
+
+    @property
+    def directory(self) -> Directory:
+        """The service's lists for one who won't wait: the completion."""
+        if self._impatient is None:
+            self._impatient = self._connect(connect_timeout=1.0, read_timeout=2.0, retries=0)
+        return self._impatient.directory
+
+    def log_in(self, key: str) -> tuple[str, bool, ServiceError | None]:
+        """Tries a key at the configured service, and goes over to both; a key that is refused changes nothing.
+
+        Returns:
+            The service's address; whether the keyring keeps the key; why the key couldn't be tried, if so.
+
+        Raises:
+            AuthError: the key is refused, or is none.
+        """
+        from xpander_magics.client import Client
+
+        url, untried = config.base_url_from(self.settings.base_url), None
+        with Client(key, url, connect_timeout=self.settings.connect_timeout, retries=1) as client:
+            try:
+                client.providers()
+            except AuthError:
+                raise
+            except ServiceError as error:
+                untried = error
+        self.stop_local()
+        self._login = url, key
+        self.disconnect()
+        return url, config.remember_key(url, key), untried
+
+    def log_out(self) -> bool:
+        """Forgets the key that ``log_in`` was given; False where there was none."""
+        had, self._login = self._login is not None, None
+        self.disconnect()
+        return config.forget_key(config.base_url_from(self.settings.base_url)) or had
 
     @property
     def store(self) -> Store:
@@ -103,18 +148,21 @@ class Session:
 
     def disconnect(self) -> None:
         """Drops the client; the next call makes one anew."""
-        if self._client is not None:
-            self._client.close()
-        self._client = None
+        for client in (self._client, self._impatient):
+            if client is not None:
+                client.close()
+        self._client = self._impatient = None
 
     def start_local(self, agents_file: str | None = None, gguf: Iterable[str] = ()) -> LocalServer:
         """Starts the embedded local server, in place of one already running, and goes over to it."""
         from xpander_magics.local.launch import LocalServer
 
+        # The old one stays until the new one runs: a wrong file must not cost it and its threads.
+        local = LocalServer.start(agents_file=agents_file, gguf=tuple(gguf))
         self.stop_local()
-        self.local = LocalServer.start(agents_file=agents_file, gguf=tuple(gguf))
+        self.local = local
         self.disconnect()
-        return self.local
+        return local
 
     def stop_local(self) -> bool:
         """Ends the local server and goes back to the configured service; False where none ran."""
@@ -126,7 +174,9 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Ends and closes all of it."""
+        """Ends and closes all of it, and forgets what was chosen."""
+        self.defaults = Options()
+        self._login = None
         self.stop_local()
         self.disconnect()
         self._close_store()
@@ -138,12 +188,13 @@ class Session:
 
     def plan(self, options: Options, template: str, variables: Mapping[str, Any]) -> Plan:
         """Options over the defaults, and a prompt, made ready to be sent; see ``plan.make_plan``."""
+        return self._plan(options.over_defaults(self.defaults), template, variables)
+
+    def _plan(self, options: Options, template: str, variables: Mapping[str, Any]) -> Plan:
         from xpander_magics.plan import make_plan
 
-        options = options.over_defaults(self.defaults)
-        chosen = options.target or self.settings.target or os.environ.get("XPANDER_AGENT_ID") or None
-        thread = self._thread(options.thread, variables)
-        return make_plan(replace(options, target=chosen, thread=thread), template, variables, self.client)
+        target = options.target or self.settings.target or os.environ.get("XPANDER_AGENT_ID") or None
+        return make_plan(replace(options, target=target), template, variables, self.client, self._kept)
 
     def run(
         self,
@@ -153,9 +204,15 @@ class Session:
         listen: Listener | None = None,
     ) -> Run:
         """Sends one prompt; returns and raises as ``Engine.run`` and ``make_plan`` do."""
-        options = options.over_defaults(self.defaults)
+        return self._run(options.over_defaults(self.defaults), template, variables, listen)
+
+    def _run(
+        self, options: Options, template: str, variables: Mapping[str, Any], listen: Listener | None = None
+    ) -> Run:
+        if options.rpm is not None and not cell.is_amount(options.rpm):
+            raise ConfigError(f"--rpm takes a number of requests above 0, not {options.rpm!r}.")
         self.client.pace(options.rpm)
-        plan = self.plan(options, template, variables)
+        plan = self._plan(options, template, variables)
         plan.run.session = self
         if options.cached:
             kept = self.store.cached(plan.run.cache_key or "")
@@ -175,21 +232,25 @@ class Session:
         run.session = run.session or self
         return run
 
-    def _thread(self, given: Any, variables: Mapping[str, Any]) -> Any:
-        """A conversation as ``plan`` takes it: a run's reference becomes its thread's id."""
-        if not isinstance(given, str) or isinstance(variables.get(given), Run):
-            return given
+    def _kept(self, ref: str) -> Run | None:
+        """The kept run of this reference, or None: it may name a conversation that this store has never seen."""
         try:
-            return self.store.find(given)
+            return self.store.find(ref)
         except NotFoundError:
-            return given  # a conversation that this store has never seen
+            return None
 
     def reply(self, run: Run, text: str) -> Run:
         """Goes on with a run's conversation, with the same target and settings."""
+        from xpander_magics.client import MARK
+        from xpander_magics.plan import FIELD_OPTIONS
+
         if run.thread_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
         model = f"{run.requested_provider}/{run.requested_model}" if run.requested_model else None
         request = run.request
+        # What has an option below is left out here, and what is for the service alone wasn't kept.
+        others = {n: v for n, v in request.items() if n not in FIELD_OPTIONS and n not in SECRET_FIELDS}
+        payload = {n: v for n, v in (request.get("payload_extension") or {}).items() if n != MARK}
         options = Options(
             target=f"{run.target_kind}:{run.target_id}",
             models=(model,) if model else (),
@@ -202,13 +263,15 @@ class Session:
             format=request.get("output_format"),
             schema=request.get("output_schema"),
             user=request.get("input", {}).get("user"),
+            payload=payload or None,
+            set=as_set(others),
             mode=run.mode,
             thread=run,
             experiment=run.experiment,
             tags=tuple(run.tags),
             raw=True,
         )
-        return self.run(options, text, {})
+        return self._run(options, text, {})
 
     def stop(self, run: Run) -> Run:
         """Stops a run's task."""
@@ -235,110 +298,9 @@ def default_session() -> Session:
     return _default
 
 
-def run(
-    prompt: str,
-    *,
-    target: str | None = None,
-    model: str | None = None,
-    effort: str | None = None,
-    think: str | None = None,
-    variables: Mapping[str, Any] | None = None,
-    version: str | None = None,
-    instructions: str | None = None,
-    context: str | None = None,
-    expected_output: str | None = None,
-    title: str | None = None,
-    format: str | None = None,
-    schema: Any = None,
-    files: Iterable[str] = (),
-    user: Mapping[str, Any] | None = None,
-    payload: Mapping[str, Any] | None = None,
-    mcp: Any = None,
-    thread: Run | str | None = None,
-    fields: Mapping[str, Any] | None = None,
-    mode: str | None = None,
-    rpm: float | None = None,
-    timeout: float | None = None,
-    usage: bool | None = None,
-    on_interrupt: str | None = None,
-    cached: bool = False,
-    experiment: str | None = None,
-    tags: Iterable[str] = (),
-    note: str | None = None,
-    raw: bool = False,
-    allow_secrets: bool = False,
-) -> Run:
-    """Sends one prompt to an agent or a workflow; what ``%%xpander`` does, from Python.
-
-    Args:
-        prompt: a Jinja2 template over ``variables``; sent as it is with ``raw``.
-        target: a name, unique name or id; else what ``%xpander use`` chose, else ``XPANDER_AGENT_ID``.
-        model: ``PROVIDER/MODEL``.
-        schema: a JSON Schema as a dict, a path to a .json file, or a pydantic model class.
-        mcp: an MCP server's ``{name, config}``, or a list of them.
-        fields: further fields of the invoke body by their own names, as ``--set`` gives them.
-        timeout: seconds that the run may take.
-
-    Returns:
-        The run, ``completed``; or ``paused`` where it waits for a person.
-
-    Raises:
-        XpanderError: one of its kinds; ``run`` holds what was kept. See ``xpander_magics.errors``.
-    """
-    import json
-
-    options = Options(
-        target=target,
-        models=(model,) if model else (),
-        efforts=(effort,) if effort else (),
-        thinks=(think,) if think else (),
-        version=version,
-        instructions=instructions,
-        context=context,
-        expected_output=expected_output,
-        title=title,
-        format=format,
-        schema=schema,
-        files=_several(files),
-        user=user,
-        payload=payload,
-        mcp=mcp,
-        thread=thread,
-        set=tuple(f"{name}={json.dumps(value)}" for name, value in (fields or {}).items()),
-        mode=mode,
-        rpm=rpm,
-        timeout=timeout,
-        usage=usage,
-        on_interrupt=on_interrupt,
-        cached=cached or None,
-        experiment=experiment,
-        tags=_several(tags),
-        note=note,
-        raw=raw or None,
-        allow_secrets=allow_secrets or None,
-    )
-    return default_session().run(options, prompt, variables or {})
-
-
-def _several(values: Iterable[str]) -> tuple[str, ...]:
-    """The values; one that was given without a list around it counts as one."""
-    return (values,) if isinstance(values, str) else tuple(values)
-
-
-def runs(
-    *,
-    experiment: str | None = None,
-    status: str | None = None,
-    target: str | None = None,
-    tag: str | None = None,
-    last: int | None = None,
-) -> pd.DataFrame:
-    """Every kept run, or those that fit, newest last.
-
-    Args:
-        last: no more than so many, the newest.
-
-    Returns:
-        A DataFrame of one row a run, always with the same columns and dtypes.
-    """
-    return default_session().store.frame(experiment=experiment, status=status, target=target, tag=tag, limit=last)
+def as_set(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields as ``--set`` takes them."""
+    try:
+        return tuple(f"{name}={json.dumps(value, allow_nan=False)}" for name, value in fields.items())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"fields can't be sent as JSON: {error}.") from None

@@ -95,7 +95,8 @@ class Directory:
                 found = self._get_one(kind, uuid)
             except NotFoundError:
                 continue
-            self._by_id[uuid] = (time.monotonic(), found)
+            if found.status == "ACTIVE":  # one that isn't may be so in a minute
+                self._by_id[uuid] = (time.monotonic(), found)
             return found
         raise NotFoundError(f"There is no {' or '.join(kinds)} with the id {uuid}. %xpander agents lists them.")
 
@@ -108,7 +109,7 @@ class Directory:
                 return found[0]
         if found:
             return _only(name, found)
-        names = [n for entry in entries for n in (entry.name, entry.unique_name) if n]
+        names = [str(n) for entry in entries for n in (entry.name, entry.unique_name) if n]
         hint = did_you_mean(name, names, otherwise="%xpander agents and %xpander workflows list what there is.")
         raise NotFoundError(f"There is no {' or '.join(kinds)} named {name!r}. {hint}")
 
@@ -120,8 +121,12 @@ class Directory:
         """
         try:
             known = self._model_ids(provider)
+            if model not in known:
+                known = self._model_ids(provider, fresh=True)
         except NotFoundError:
             providers = self.provider_ids()
+            if provider in providers:
+                return
             hint = did_you_mean(provider, providers, otherwise=f"There are: {', '.join(providers) or 'none'}.")
             raise NotFoundError(f"There is no provider {provider!r}. {hint}") from None
         except ServerError:
@@ -136,13 +141,15 @@ class Directory:
     def provider_ids(self) -> list[str]:
         """The names that may stand before the slash of PROVIDER/MODEL."""
         if self._providers is None or _stale(self._providers[0]):
-            self._providers = (time.monotonic(), [p.internal_identifier for p in self._list_providers()])
+            ids = [str(p.internal_identifier) for p in self._list_providers() if p.internal_identifier]
+            self._providers = (time.monotonic(), ids)
         return self._providers[1]
 
-    def _model_ids(self, provider: str) -> list[str]:
+    def _model_ids(self, provider: str, *, fresh: bool = False) -> list[str]:
         kept = self._models.get(provider)
-        if kept is None or _stale(kept[0]):
-            kept = self._models[provider] = (time.monotonic(), [m.model_id for m in self._list_models(provider)])
+        if fresh or kept is None or _stale(kept[0]):
+            ids = [str(m.model_id) for m in self._list_models(provider) if m.model_id]
+            kept = self._models[provider] = (time.monotonic(), ids)
         return kept[1]
 
     def model_names(self) -> list[str]:
@@ -160,7 +167,7 @@ def _matches(entries: list[Agent], name: str) -> list[Agent]:
         [entry for entry in entries if entry.id == name],
         [entry for entry in entries if entry.unique_name == name],
         [entry for entry in entries if entry.name == name],
-        [entry for entry in entries if (entry.name or "").casefold() == name.casefold()],
+        [entry for entry in entries if str(entry.name or "").casefold() == name.casefold()],
     )
     return next(filter(None, ways), [])
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import jinja2
@@ -28,11 +29,17 @@ class Rendered:
     variables: dict[str, Any]
 
 
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, without the modules that a notebook has imported: through ``os`` all would be open."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """What Jinja asks before each attribute."""
+        return not isinstance(obj, ModuleType) and super().is_safe_attribute(obj, attr, value)
+
+
 @functools.lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
+    return _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell") -> Rendered:
@@ -59,7 +66,7 @@ def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell
     except jinja2.UndefinedError as error:
         raise TemplateError(f"{what}: {_undefined(error, variables)}") from None
     except jinja2.exceptions.SecurityError as error:
-        raise TemplateError(f"{what} asks for what a template may not do: {error}.") from None
+        raise TemplateError(f"{what} asks for what a template may not do: {str(error).rstrip('.')}.") from None
     except Exception as error:  # the values are the user's own, and so are their errors
         raise TemplateError(f"{what} can't be rendered: {type(error).__name__}: {error}.") from None
     return Rendered(text, {name: as_json(value) for name, value in used.items()})
@@ -81,7 +88,10 @@ def as_json(value: Any) -> Any:
         text = json.dumps(value, default=str)
         if len(text) <= _LONGEST_VALUE:
             return json.loads(text)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # keys that JSON lacks, circles, or an error of the value's own
         pass
-    shown = str(value)
+    try:
+        shown = str(value)
+    except Exception:
+        shown = f"<{type(value).__name__}>"
     return shown if len(shown) <= _LONGEST_VALUE else shown[:_LONGEST_VALUE] + "…"

@@ -5,35 +5,37 @@ What is sent again, and what never is:
 * any request that surely never reached the service (no connection), and any that it refused with
   429 or 503: again, after ``Retry-After`` or a jittered, growing pause;
 * a request that changes nothing when it is repeated (every GET, and Stop): also after a lost
-  connection and after 500, 502 and 504;
+  connection and after any 5xx;
 * a POST that may have started a task: never. Its error has ``maybe_sent`` set, and the caller looks
   for the task instead.
 """
 
 from __future__ import annotations
 
-import email.utils
 import json
+import math
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
 from xpander_magics import errors
-from xpander_magics.config import Key
+from xpander_magics.config import Key, is_loopback
 from xpander_magics.limits import Pacer
+from xpander_magics.refusals import refusal
 from xpander_magics.safety import Redactor, plain
 
 _REFUSED = (429, 503)
-_PASSING = (*_REFUSED, 500, 502, 504)
 _LONGEST_PAUSE = 20.0
 _LARGEST_ANSWER = 256 * 2**20
+_LONGEST_REFUSAL = 64 * 2**10
+_MOST_REDIRECTS = 5
 
 
 class Deadline:
@@ -42,14 +44,19 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
+        self._sooner = math.inf
 
     def shorten(self, seconds: float) -> None:
-        """Brings the moment forward, to so many seconds from now at the latest."""
-        self._end = min(self._end, time.monotonic() + seconds)
+        """Brings the moment forward, to so many seconds from now at the latest; ``restore`` takes it back."""
+        self._sooner = min(self._sooner, time.monotonic() + seconds)
+
+    def restore(self) -> None:
+        """Puts the moment back to where it was."""
+        self._sooner = math.inf
 
     def left(self) -> float:
         """Seconds until then; 0 or less when it has passed."""
-        return self._end - time.monotonic()
+        return min(self._end, self._sooner) - time.monotonic()
 
     def check(self, *, maybe_sent: bool = False) -> float:
         """The seconds left.
@@ -61,19 +68,6 @@ class Deadline:
         if left <= 0:
             raise errors.Timeout(f"It took longer than {self.seconds:g} s.", maybe_sent=maybe_sent)
         return left
-
-
-class _Session(requests.Session):
-    """A requests session that keeps the key to one host."""
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Called before a redirect is followed; the body is as private as the key, so both stay here."""
-        here, there = (urlsplit(url or "") for url in (response.request.url, prepared_request.url))
-        if (here.scheme, here.netloc) != (there.scheme, there.netloc):
-            raise errors.ConnectionFailed(
-                f"{here.netloc} redirects to {there.scheme}://{there.netloc}, which must not see the key.\n"
-                "If that is where the service now is, set XPANDER_BASE_URL to it."
-            )
 
 
 class _KeyAuth(requests.auth.AuthBase):
@@ -112,7 +106,10 @@ class Transport:
         self._connect_timeout = connect_timeout
         self._retries = retries
         self._redact = Redactor([key.reveal()])
-        self._session = _Session()
+        self._session = requests.Session()
+        # A proxy is no way to this machine, and must not see the key of a server that runs here.
+        parts = urlsplit(base_url)
+        self._session.trust_env = parts.scheme != "http" or not is_loopback(parts.hostname or "")
         self._session.auth = _KeyAuth(key)
         self._session.headers.update({"User-Agent": "xpander_magics", "Accept-Encoding": "identity"})
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
@@ -174,23 +171,26 @@ class Transport:
 
     def pieces(self, response: requests.Response, deadline: Deadline) -> Iterator[bytes]:
         """The bytes of an answer as they come, each wait held to the read timeout and the deadline."""
-        raw, size = response.raw, 0
+        raw, size, ended = response.raw, 0, False
         try:
             while True:
                 _limit_wait(raw, min(self.read_timeout, deadline.check(maybe_sent=True)))
                 piece = raw.read1(65536)
                 if not piece:
+                    ended = True
                     return
                 size += len(piece)
                 if size > _LARGEST_ANSWER:
                     raise errors.ServerError("The answer is larger than 256 MiB.", maybe_sent=True)
                 yield piece
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            response.close()
             deadline.check(maybe_sent=True)
             raise errors.ConnectionFailed(
                 f"The connection to {self._host} was lost while it answered ({_reason(error)}).", maybe_sent=True
             ) from None
+        finally:
+            if not ended:
+                response.close()
 
     def finish(self, response: requests.Response) -> None:
         """Gives the connection back for reuse if the answer ends here, else closes it."""
@@ -221,28 +221,61 @@ class Transport:
         if on_attempt is not None:
             on_attempt()
         timeout = (min(self._connect_timeout, left), left if patient else min(self.read_timeout, left))
-        try:
-            response = self._session.request(
-                method,
-                self.base_url + path,
-                params=params,
-                data=None if body is None else json.dumps(body, allow_nan=False).encode(),
-                headers=None if body is None else {"Content-Type": "application/json"},
-                timeout=timeout,
-                stream=True,
-            )
-        except requests.RequestException as error:
-            raise self._failure(error, deadline) from None
+        url = self.base_url + path
+        for _ in range(_MOST_REDIRECTS):
+            try:
+                response = self._session.request(
+                    method,
+                    url,
+                    params=params,
+                    data=None if body is None else json.dumps(body, allow_nan=False).encode(),
+                    headers=None if body is None else {"Content-Type": "application/json"},
+                    timeout=timeout,
+                    stream=True,
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                raise self._failure(error, deadline) from None
+            if not response.is_redirect:
+                break
+            url, params = self._redirected(response, method), None
+        else:
+            raise errors.ServerError(f"{self._host} redirects in a circle.", status_code=response.status_code)
         if response.status_code >= 300:
             raise self._refusal(response, deadline)
         return response
+
+    def _redirected(self, response: requests.Response, method: str) -> str:
+        """Where a redirect leads, if the request may go there: its body is as private as the key."""
+        response.close()
+        status = response.status_code
+        url = urljoin(response.url, self._session.get_redirect_target(response) or "")
+        here, there = urlsplit(response.url), urlsplit(url)
+        if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+            raise errors.ConnectionFailed(
+                f"{self._host} redirects to {plain(f'{there.scheme}://{there.netloc}')}, "
+                "which must not see the key.\n"
+                "If that is where the service now is, set XPANDER_BASE_URL to it.",
+                status_code=status,
+            )
+        if method != "GET" and status not in (307, 308):
+            # These turn a POST into a GET; after 303 its work is done.
+            raise errors.ServerError(
+                f"{self._host} redirects a {method} ({status}), which would lose its body.",
+                status_code=status,
+                maybe_sent=status == 303,
+            )
+        return url
 
     def parsed(self, response: requests.Response, deadline: Deadline) -> Any:
         """The JSON of an answer."""
         data = b"".join(self.pieces(response, deadline))
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
+            if data.lstrip()[:1] in (b"{", b"["):
+                # Without a length and without chunks, an answer that was cut looks like this.
+                raise errors.ConnectionFailed(f"{self._host} answered half a JSON text.", maybe_sent=True) from None
             raise errors.ServerError(
                 f"{self._host} answered something that isn't JSON. Is {self.base_url} the service's address?",
                 status_code=response.status_code,
@@ -253,7 +286,7 @@ class Transport:
         status = error.status_code
         lost = status is None and isinstance(error, (errors.ConnectionFailed, errors.Timeout))
         again = (status in _REFUSED) or (lost and not error.maybe_sent)
-        again = again or (repeatable and (status in _PASSING or lost))
+        again = again or (repeatable and (lost or (status or 0) >= 500))
         pause = error.retry_after
         if pause is None:
             pause = min(_LONGEST_PAUSE, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
@@ -272,7 +305,7 @@ class Transport:
         unsent = _never_sent(error)
         if deadline.left() <= 0:
             return errors.Timeout(f"It took longer than {deadline.seconds:g} s.", maybe_sent=not unsent)
-        if isinstance(error, requests.exceptions.SSLError):
+        if unsent and isinstance(error, requests.exceptions.SSLError):
             return errors.ConnectionFailed(
                 f"No trusted connection to {self._host}: {_reason(error)}.\n"
                 "Behind a company's proxy, point REQUESTS_CA_BUNDLE at its certificate.",
@@ -290,46 +323,37 @@ class Transport:
         )
 
     def _refusal(self, response: requests.Response, deadline: Deadline) -> errors.ServiceError:
-        """The error that a status of 300 or more means."""
-        status = response.status_code
+        """The error that a status of 300 or more means; of a long page the beginning is enough."""
+        body = b""
         try:
-            data = b"".join(self.pieces(response, deadline))[:100_000]
+            for piece in self.pieces(response, deadline):
+                body += piece
+                if len(body) > _LONGEST_REFUSAL:
+                    break
         except errors.ServiceError:
-            data = b""
-        said = plain(self._redact(_detail(data))) or plain(response.reason or "no reason given")
-        kind: type[errors.ServiceError] = errors.InvalidRequestError
-        message = f"{self._host} refuses the request ({status}): {said}"
-        if status in (401, 403):
-            kind = errors.AuthError
-            hint = "Check the key: %xpander status, %xpander login." if status == 401 else "It is another's."
-            message = f"{self._host} refuses the key ({status}): {said}\n{hint}"
-        elif status == 404:
-            kind, message = errors.NotFoundError, f"{self._host} has no such thing (404): {said}"
-        elif status == 429:
-            kind = errors.RateLimitError
-            message = f"Too many requests for {self._host} (429): {said}\nWait a little, or send fewer with --rpm."
-        elif status >= 500:
-            kind, message = errors.ServerError, f"{self._host} failed ({status}): {said}"
-        elif status < 400:
-            kind, message = errors.ServerError, f"{self._host} redirects ({status}) without saying where."
-        return kind(
-            message,
-            status_code=status,
-            maybe_sent=status >= 500 and status != 503,
-            retry_after=_retry_after(response.headers),
+            pass  # what was wrong is in the status, too
+        finally:
+            response.close()
+        return refusal(
+            response.status_code, response.reason, response.headers, body, host=self._host, redact=self._redact
         )
 
 
 def _limit_wait(raw: Any, seconds: float) -> None:
     """Sets how long the next read may wait; requests alone fixes that once for the whole answer."""
     sock = getattr(getattr(raw, "connection", None), "sock", None)
+    if sock is None:
+        # A connection that closes after this answer has let go of its socket; the answer still reads from it.
+        sock = getattr(getattr(getattr(getattr(raw, "_fp", None), "fp", None), "raw", None), "_sock", None)
     if sock is not None:
         sock.settimeout(max(seconds, 0.001))
 
 
 def _never_sent(error: requests.RequestException) -> bool:
     """Whether the connection itself failed, so that not a byte of the request has left."""
-    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError)):
+    if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(
+        _innermost(error), ssl.SSLCertVerificationError
+    ):
         return True
     cause: Any = error.args[0] if error.args else None
     cause = getattr(cause, "reason", cause)
@@ -338,54 +362,17 @@ def _never_sent(error: requests.RequestException) -> bool:
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost reason of a chain of wrapped errors, in a few words."""
-    cause: Any = error
+def _innermost(error: BaseException) -> BaseException:
+    """The first cause in a chain of wrapped errors."""
     while True:
-        inner = getattr(cause, "reason", None) or (cause.args[-1] if getattr(cause, "args", None) else None)
+        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
         if not isinstance(inner, BaseException):
-            break
-        cause = inner
+            return error
+        error = inner
+
+
+def _reason(error: BaseException) -> str:
+    """Why, in a few words."""
+    cause = _innermost(error)
     text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return plain(str(text).rpartition(">: ")[2].rpartition("): ")[2])[:200]
-
-
-def _detail(data: bytes) -> str:
-    """What an error's body says: FastAPI's ``detail`` in its two shapes, else the beginning of a text."""
-    text = data.decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        # A gateway's page: its title says as much as all the rest.
-        lower = text.lower()
-        start, end = lower.find("<title>"), lower.find("</title>")
-        return text[start + 7 : end].strip()[:200] if 0 <= start < end else "" if "<" in text else text.strip()[:200]
-    detail = body.get("detail", body.get("message", body)) if isinstance(body, dict) else body
-    if isinstance(detail, list):
-        return "; ".join(_complaint(item) for item in detail[:5])
-    return (detail if isinstance(detail, str) else json.dumps(detail))[:500]
-
-
-def _complaint(item: Any) -> str:
-    if not isinstance(item, dict):
-        return str(item)[:200]
-    where = ".".join(str(part) for part in item.get("loc") or [])
-    return f"{where}: {item.get('msg', 'invalid')}"[:300]
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as ``Retry-After`` says, in seconds or as a date (RFC 9110, section 10.2.3)."""
-    value = (headers.get("Retry-After") or "").strip()
-    try:
-        return max(0.0, float(value)) if value.replace(".", "", 1).isdigit() else _until(value, headers.get("Date"))
-    except (TypeError, ValueError):
-        return None
-
-
-def _until(date: str, now: str | None) -> float | None:
-    if not date:
-        return None
-    then = email.utils.parsedate_to_datetime(date)
-    # The server's own clock, where it tells it: ours may be off.
-    since = email.utils.parsedate_to_datetime(now) if now else datetime.now(timezone.utc)
-    return max(0.0, (then - since).total_seconds())

@@ -7,7 +7,7 @@ imported by the modules that need it, and ``require`` says what to install where
 ::
 
     launch.py            a server process for a kernel
-    serve.py             the process itself
+    process.py           the process itself
       server.py          the HTTP routes
         guard.py         who may ask, and how much
         body.py          the request bodies
@@ -33,11 +33,11 @@ from xpander_magics.errors import ConfigError
 if TYPE_CHECKING:
     from xpander_magics.local.launch import LocalServer as LocalServer
     from xpander_magics.local.models import ensure as ensure
-    from xpander_magics.local.serve import serve as serve
+    from xpander_magics.local.process import serve as serve
 
 __all__ = ["LocalServer", "ensure", "require", "serve"]
 
-_HOME = {"LocalServer": "launch", "ensure": "models", "serve": "serve"}
+_HOME = {"LocalServer": "launch", "ensure": "models", "serve": "process"}
 
 
 def require(*modules: str) -> None:

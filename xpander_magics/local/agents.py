@@ -22,6 +22,7 @@ class Agent:
     description: str = ""
     examples: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
+    choices: tuple[str, ...] = ()
     effort: str | None = None
     think_mode: str = "default"
     output_format: str = "text"

@@ -10,6 +10,7 @@
         examples:                        # earlier turns that show what is wanted
           - {input: rain, output: Water that falls from clouds.}
         prefix: "Label:"                 # what the examples' outputs begin with; taken off the answers
+        choices: [rain, snow]            # the only answers; holds GGUF models, others see the instructions
         model: local/smollm2-135m-instruct
         effort: low                      # low medium high xhigh
         think_mode: default              # default harder
@@ -163,6 +164,7 @@ def _agent(entry: _Entry, stamp: datetime) -> Agent:
         instructions=entry.take("instructions", str, "") or "",
         examples=_examples(entry),
         prefix=entry.take("prefix", str, "") or "",
+        choices=entry.strings("choices") or (),
         model=model,
         effort=entry.one_of("effort", ("", *EFFORTS), "") or None,
         think_mode=entry.one_of("think_mode", THINK_MODES, "default"),

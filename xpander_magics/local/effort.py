@@ -34,11 +34,9 @@ SAMPLES = {"high": 3, "xhigh": 5}
 TEMPERATURE = 0.8
 """Of the samples of a vote, unless the agent says otherwise; at 0 they would all be the same."""
 
-_REASONING_TOKENS = 96
-_REASON = "Think about it in one or two short sentences. Do not answer yet."
-_ANSWER = "Now answer. Give only the answer, without the reasoning."
+_MOST_ASIDE_TOKENS = 192
+_REASON = "Think about this in one or two short sentences. Do not answer it yet."
 _REVIEW = "Check this draft in one or two short sentences: what is wrong or missing in it?"
-_FINAL = "Now write the final answer. Give only the answer."
 
 
 @dataclass
@@ -86,10 +84,10 @@ class Passes:
             return await self._attempt(call, effort, show=True)
         draft = await self._attempt(call, effort, show=False)
         self.emit(Piece("think", draft))
-        drafted = _said(call, draft, _REVIEW)
-        review = await self._ask(_free(drafted), show=None)
+        drafted = f"Draft: {draft}"
+        review = await self._ask(_aside(call, f"{drafted}\n\n{_REVIEW}"), show=None)
         self.emit(Piece("analyze", review))
-        return await self._ask(_said(drafted, review, _FINAL), show="chunk")
+        return await self._ask(_cool(replace(call, notes=f"{drafted}\n\nReview: {review}")), show="chunk")
 
     async def _attempt(self, call: Call, effort: str | None, *, show: bool) -> str:
         if effort in SAMPLES:
@@ -100,11 +98,10 @@ class Passes:
 
     async def _reasoned(self, call: Call, *, show: bool) -> Call:
         """The call with a reasoning before it."""
-        asking = replace(call, messages=[*call.messages[:-1], _user(f"{call.messages[-1]['content']}\n\n{_REASON}")])
-        reasoning = await self._ask(_free(_cool(asking)), show="think" if show else None)
+        reasoning = await self._ask(_aside(call, _REASON), show="think" if show else None)
         if not show:
             self.emit(Piece("think", reasoning))
-        return _said(call, reasoning, _ANSWER)
+        return replace(call, notes=f"Notes: {reasoning}")
 
     async def _vote(self, call: Call, count: int, *, show: bool) -> str:
         warm = replace(call, temperature=TEMPERATURE if call.temperature is None else call.temperature)
@@ -163,15 +160,7 @@ def _cool(call: Call) -> Call:
     return replace(call, temperature=0.0) if call.temperature is None else call
 
 
-def _free(call: Call) -> Call:
-    """The call for a short text that no schema holds, in the model's own words."""
-    return replace(_cool(call), schema=None, prefix="", max_tokens=min(call.max_tokens, _REASONING_TOKENS))
-
-
-def _said(call: Call, text: str, then: str) -> Call:
-    """The call after the model has said ``text`` and is asked ``then``."""
-    return replace(_cool(call), messages=[*call.messages, {"role": "assistant", "content": text}, _user(then)])
-
-
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
+def _aside(call: Call, ask: str) -> Call:
+    """The call for a short text about the prompt. No schema holds it, and no example shows how to answer."""
+    short = min(4 * call.max_tokens, _MOST_ASIDE_TOKENS)
+    return replace(_cool(call), ask=ask, examples=(), schema=None, prefix="", choices=(), max_tokens=short)

@@ -41,23 +41,39 @@ class Call:
     """One generation.
 
     Attributes:
-        messages: what the model reads, as OpenAI's chat messages.
-        prompt: what the user wrote; the scripted engine answers with it.
+        prompt: what the user wrote, with its attachments.
+        system: the instructions.
+        examples: turns that show what is wanted; like ``history``, as OpenAI's chat messages.
+        notes: what the passes before this one found; read before the prompt.
+        ask: what this pass shall do with the prompt; read after it.
         temperature: None leaves it to the engine.
         schema: a JSON Schema to hold the answer to.
         prefix: words that the answer was taught to begin with; taken off.
+        choices: the only answers, for engines that can be held to them.
         script: what the scripted engine shall do.
     """
 
     model: str
-    messages: list[dict[str, str]]
-    prompt: str = ""
+    prompt: str
+    system: str = ""
+    examples: tuple[dict[str, str], ...] = ()
+    history: tuple[dict[str, str], ...] = ()
+    notes: str = ""
+    ask: str = ""
     temperature: float | None = None
     seed: int | None = None
     max_tokens: int = 512
     schema: dict[str, Any] | None = None
     prefix: str = ""
+    choices: tuple[str, ...] = ()
     script: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """What the model reads."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        prompt = "\n\n".join(filter(None, (self.notes, self.prompt, self.ask)))
+        return [*system, *self.examples, *self.history, {"role": "user", "content": prompt}]
 
 
 class Engine(Protocol):
@@ -223,10 +239,12 @@ def request_body(call: Call) -> dict[str, Any]:
 
 
 def http_client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
-    """A client that keeps its connections, for one endpoint."""
+    """A client for one endpoint."""
     # No limit on reading: a first token can take minutes, and whoever waits can stop the task.
     timeout = httpx.Timeout(None, connect=10)
-    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=httpx.Limits())
+    # A kept connection that the endpoint is about to close fails the next call, which can't be sent twice.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=limits)
 
 
 def model_row(model_id: str, description: str | None = None, name: str | None = None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
+import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
@@ -78,8 +80,12 @@ class GGUFEngine:
         if stop:
             body["stop"] = list(stop)
         # Only where the wording is free: it would hold back a label that the examples repeat, or JSON's own signs.
-        if weights and not file and call.schema is None and not call.prefix:
+        if weights and not file and call.schema is None and not call.prefix and not call.choices:
             body["repeat_penalty"] = weights.penalty
+        if call.choices:
+            choices = " | ".join(json.dumps(choice) for choice in call.choices)
+            begin = f"{json.dumps(call.prefix.strip() + ' ')} " if call.prefix else ""
+            body["grammar"] = f"root ::= {begin}({choices})"
         client = await self._loading[call.model]
         async with contextlib.aclosing(completion(client, call.model, body, call.prefix)) as pieces:
             async for piece in pieces:
@@ -114,6 +120,16 @@ class GGUFEngine:
             say(text)
 
 
+def _threads() -> int:
+    """One processor is left to the notebook.
+
+    llama.cpp's threads wait for each other by spinning: where another process takes one's processor, all stand
+    still, and answers take 20 times as long. More than 8 make models of this size no faster.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, usable - 1))
+
+
 def _llama(path: str, key: str, template: str | None, context: int) -> Any:
     """A llama.cpp server in this process, loaded and listening."""
     if importlib.util.find_spec("xllamacpp") is None:
@@ -126,6 +142,7 @@ def _llama(path: str, key: str, template: str | None, context: int) -> Any:
     params.api_keys = [key]
     params.n_ctx = context
     params.n_parallel = _PARALLEL
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
     params.verbosity = -1
     params.ui = False
     if template is not None:

@@ -58,7 +58,7 @@ class LocalServer:
             ConfigError: the extra is missing, the file is wrong, or the process ended; quotes its last words.
         """
         require("fastapi", "uvicorn", "httpx", "yaml")
-        command = [sys.executable, "-m", "xpander_magics.local.serve", f"--port={port}"]
+        command = [sys.executable, "-m", "xpander_magics.local.process", f"--port={port}"]
         command += [f"--agents={_absolute(agents_file)}"] if agents_file is not None else []
         command += [f"--gguf={_absolute(path)}" for path in gguf]
         command += [] if fetch else ["--no-fetch"]

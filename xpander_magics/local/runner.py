@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -204,25 +204,27 @@ def _emit(task: Task, piece: Piece) -> None:
 
 def _call(task: Task, agent: Agent, choice: Choice) -> Call:
     """What the model reads, and how it shall answer."""
-    turns = [*agent.examples, *task.history, (task.sent, None)]
-    messages = [{"role": "system", "content": system}] if (system := _system(task, agent)) else []
-    for said, answered in turns:
-        messages.append({"role": "user", "content": said})
-        if answered is not None:
-            messages.append({"role": "assistant", "content": answered})
     as_json = task.output_format == "json"
     script = (task.body.payload_extension or {}).get("script")
     return Call(
         model=choice.model,
-        messages=messages,
         prompt=task.sent,
+        system=_system(task, agent),
+        examples=_as_messages(agent.examples),
+        history=_as_messages(task.history),
         temperature=agent.temperature,
         seed=agent.seed,
         max_tokens=agent.max_tokens,
         schema=(task.output_schema or {"type": "object"}) if as_json else None,
         prefix="" if as_json else agent.prefix,
+        choices=() if as_json else agent.choices,
         script=script if isinstance(script, dict) else {},
     )
+
+
+def _as_messages(turns: Iterable[tuple[str, str]]) -> tuple[dict[str, str], ...]:
+    pairs = (({"role": "user", "content": said}, {"role": "assistant", "content": told}) for said, told in turns)
+    return tuple(message for pair in pairs for message in pair)
 
 
 def _system(task: Task, agent: Agent) -> str:

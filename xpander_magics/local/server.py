@@ -147,7 +147,7 @@ def _tasks(runner: Runner) -> APIRouter:
         return task
 
     @router.get("")
-    async def list_tasks(  # noqa: PLR0917  # FastAPI passes them by name
+    async def list_tasks(
         page: Page = 1,
         per_page: PerPage = 20,
         agent_id: str | None = None,
@@ -200,12 +200,21 @@ def _tasks(runner: Runner) -> APIRouter:
     return router
 
 
-async def _events(task: Task, keep_alive: float) -> AsyncIterator[str]:
-    """A task's stream. Who stops reading it doesn't stop the task."""
-    with task.listen() as queue:
-        now = iso(utc_now())
-        hello = {"type": "connected", "task_id": task.id, "organization_id": ORGANIZATION, "time": now, "data": {}}
-        yield _sse(hello) + _sse({**hello, "type": "task_created", "data": task.as_json()})
+def _events(task: Task, keep_alive: float) -> AsyncIterator[str]:
+    """The stream of a task that has just been created. Who stops reading it doesn't stop the task."""
+    # Listened to from here on: the task begins before the first part of the answer is asked for.
+    queue = task.listen()
+    hello = {"type": "connected", "task_id": task.id, "organization_id": ORGANIZATION, "time": iso(utc_now())}
+    hello["data"] = {}
+    first = _sse(hello) + _sse({**hello, "type": "task_created", "data": task.as_json()})
+    return _follow(task, queue, first, keep_alive)
+
+
+async def _follow(
+    task: Task, queue: asyncio.Queue[dict[str, Any]], first: str, keep_alive: float
+) -> AsyncIterator[str]:
+    try:
+        yield first
         while True:
             try:
                 event = await asyncio.wait_for(queue.get(), keep_alive)
@@ -217,6 +226,8 @@ async def _events(task: Task, keep_alive: float) -> AsyncIterator[str]:
             yield "".join(map(_sse, events))
             if events[-1]["type"] == "task_finished":
                 return
+    finally:
+        task.unlisten(queue)
 
 
 def _sse(event: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -131,15 +130,15 @@ class Task:
         for queue in top._listeners:
             queue.put_nowait(event)
 
-    @contextmanager
-    def listen(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+    def listen(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of its events from now on."""
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._listeners.append(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.remove(queue)
+        return queue
+
+    def unlisten(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        """Sends nothing more to a queue."""
+        self._listeners.remove(queue)
 
     def as_json(self) -> dict[str, Any]:
         """The service's task object."""

@@ -1,4 +1,4 @@
-"""The server's process: in a terminal by ``serve()``, beside a kernel by ``python -m xpander_magics.local.serve``.
+"""The server's process: in a terminal by ``serve()``, beside a kernel by ``python -m xpander_magics.local.process``.
 
 The second is what ``launch.py`` starts. It says where it listens, and its key, in one line of JSON on stdout, so
 that the key is on no command line and in no environment, and it ends when its stdin is closed: also where the
@@ -79,7 +79,9 @@ def _app(catalog: Catalog, key: str, fetch: bool) -> Any:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio sends small answers at once (TCP_NODELAY) only where the socket says that it is TCP.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name != "nt":  # there it would let two servers share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -148,7 +150,7 @@ def _greeting(catalog: Catalog, base_url: str, key: str) -> str:
 
 def main() -> int:
     """What ``launch.py`` starts."""
-    parser = argparse.ArgumentParser(prog="python -m xpander_magics.local.serve")
+    parser = argparse.ArgumentParser(prog="python -m xpander_magics.local.process")
     parser.add_argument("--agents")
     parser.add_argument("--gguf", action="append", default=[])
     parser.add_argument("--port", type=int, default=0)

@@ -1,0 +1,98 @@
+"""What most tests need: a local server, and a notebook that talks to it. Real HTTP, nothing patched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from xpander_magics.client import Client
+from xpander_magics.local.launch import LocalServer
+from xpander_magics.results import Run
+
+
+class Notebook:
+    """A fresh IPython with the extension loaded.
+
+    Attributes:
+        ns: the notebook's variables.
+        client: a client of the same server, to see what has reached it.
+    """
+
+    def __init__(self, shell: InteractiveShell, client: Client) -> None:
+        self.shell = shell
+        self.ns: dict[str, Any] = shell.user_ns
+        self.client = client
+
+    def run(self, source: str) -> Any:
+        """Runs a cell; returns its value, and raises its error after IPython has shown it."""
+        outcome = self.shell.run_cell(source)
+        outcome.raise_error()
+        return outcome.result
+
+    def ask(self, line: str, body: str = "hello") -> Run:
+        """Runs a ``%%xpander`` cell; returns what it has bound."""
+        self.run(f"%%xpander {line} -o answer\n{body}")
+        run = self.ns["answer"]
+        assert isinstance(run, Run)
+        return run
+
+    def task(self, run: Run) -> dict[str, Any]:
+        """The task of a run as the server has it."""
+        assert run.task_id is not None
+        return self.client.task(run.task_id).raw
+
+    def newest_tasks(self) -> list[tuple[Any, ...]]:
+        """What changes whenever something is sent."""
+        return [(task.id, task.created_at) for task in self.client.tasks(limit=3)]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LocalServer]:
+    """A local server that all tests share."""
+    with LocalServer.start() as started:
+        yield started
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without settings or keys of the developer's own, and with a store of its own."""
+    for name in list(os.environ):
+        if name.startswith("XPANDER_") and name != "XPANDER_CACHE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("XPANDER_STORE", f"sqlite:///{tmp_path / 'runs.db'}")
+    return monkeypatch
+
+
+@pytest.fixture
+def shell(environment: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    """A fresh IPython with the extension loaded, and no service."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    fresh = InteractiveShell(config=config)
+    fresh.run_line_magic("load_ext", "xpander_magics")
+    yield fresh
+    fresh.run_line_magic("unload_ext", "xpander_magics")
+
+
+@pytest.fixture
+def connected(environment: pytest.MonkeyPatch, server: LocalServer) -> LocalServer:
+    """The server, with the environment pointing at it."""
+    environment.setenv("XPANDER_BASE_URL", server.base_url)
+    environment.setenv("XPANDER_API_KEY", server.key)
+    return server
+
+
+@pytest.fixture
+def notebook(connected: LocalServer, shell: InteractiveShell) -> Iterator[Notebook]:
+    """A notebook that talks to the server."""
+    with Client(connected.key, connected.base_url) as client:
+        yield Notebook(shell, client)

@@ -1,0 +1,129 @@
+"""The YAML file of agents, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xpander_magics.errors import ConfigError
+from xpander_magics.local.catalog import load
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+FULL = """
+agents:
+  - name: A
+    unique_name: a-1
+    description: D
+    instructions: I
+    examples: [{input: x, output: "Label: y"}]
+    prefix: "Label:"
+    choices: [y, z]
+    model: mine/m
+    effort: high
+    think_mode: harder
+    output_format: json
+    output_schema: {type: object}
+    temperature: 1
+    seed: 3
+    max_tokens: 5
+    status: INACTIVE
+    version: 4
+workflows:
+  - {name: W, unique_name: w-1, description: E, status: INACTIVE, version: 2,
+     nodes: [A, {name: n, agent: A, instructions: J}]}
+providers:
+  - {name: mine, base_url: "http://127.0.0.1:9/v1/", api_key_env: KEY, models: [m]}
+models:
+  - {id: own, path: own.gguf, context: 99, chat_template: T, stop: [S]}
+"""
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    (tmp_path / "own.gguf").touch()
+    catalog = load(write(tmp_path, FULL), [tmp_path / "own.gguf"])
+    (agent,), (workflow,), (provider,), (own, given) = (
+        *(catalog.agents, catalog.workflows, catalog.providers, catalog.models),
+    )
+    assert (agent.name, agent.unique_name, agent.description, agent.instructions) == ("A", "a-1", "D", "I")
+    assert (agent.examples, agent.prefix, agent.choices) == ((("x", "Label: y"),), "Label:", ("y", "z"))
+    assert (agent.model, agent.effort, agent.think_mode) == ("mine/m", "high", "harder")
+    assert (agent.output_format, agent.output_schema) == ("json", {"type": "object"})
+    assert (agent.temperature, agent.seed, agent.max_tokens, agent.status, agent.version) == (1.0, 3, 5, "INACTIVE", 4)
+    assert (workflow.name, workflow.unique_name, workflow.description) == ("W", "w-1", "E")
+    assert (workflow.status, workflow.version) == ("INACTIVE", 2)
+    assert [(n.name, n.agent, n.instructions) for n in workflow.nodes] == [("A", agent, ""), ("n", agent, "J")]
+    assert (provider.name, provider.base_url, provider.api_key_env) == ("mine", "http://127.0.0.1:9/v1", "KEY")
+    assert provider.models == ("m",)
+    assert (own.id, own.path, own.context) == ("own", tmp_path / "own.gguf", 99)
+    assert (own.chat_template, own.stop) == ("T", ("S",))
+    assert (given.id, given.path) == ("own", tmp_path / "own.gguf")
+
+
+def test_ids_outlive_a_restart_and_differ_by_kind() -> None:
+    first, second = load(), load()
+    ids = [one.id for one in (*first.agents, *first.workflows)]
+    assert ids == [one.id for one in (*second.agents, *second.workflows)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_what_is_shipped() -> None:
+    catalog = load()
+    assert {"writer", "ticket-classifier", "echo"} <= {agent.name for agent in catalog.agents}
+    assert any(agent.status == "INACTIVE" for agent in catalog.agents)
+    assert [node.name for node in catalog.workflows[0].nodes] == ["draft", "edit"]
+
+
+AGENT = "agents: [{name: A, model: scripted/echo}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("agents: [", ["is no YAML"]),
+        ("- a", ["the file must be a mapping"]),
+        ("agentss: []", ["'agentss'", "Did you mean agents"]),
+        ("agents: {}", ["has agents: {}", "no list"]),
+        ("agents: [x]", ["agents: entry 1 must be a mapping"]),
+        ("agents: [{model: a/b}]", ["entry 1 lacks name"]),
+        ("agents: [{name: A}]", ["entry 1 (A) lacks model"]),
+        ("agents: [{name: A, model: gpt-5}]", ["write PROVIDER/MODEL"]),
+        ("agents: [{name: A, model: openia/gpt-5}]", ["unknown provider 'openia'", "under providers"]),
+        ("agents: [{name: A, model: scriptd/echo}]", ["Did you mean scripted"]),
+        ("agents: [{name: A, model: scripted/echo, efort: low}]", ["'efort'", "Did you mean effort"]),
+        ("agents: [{name: A, model: scripted/echo, effort: huge}]", ["effort: huge", "low, medium, high, xhigh"]),
+        ("agents: [{name: A, model: scripted/echo, version: yes}]", ["version: True"]),
+        ("agents: [{name: A, model: scripted/echo, temperature: hot}]", ["temperature: 'hot'"]),
+        ("agents: [{name: A, model: scripted/echo, temperature: -1}]", ["temperature of 0 or more"]),
+        ("agents: [{name: A, model: scripted/echo, output_schema: {}}]", ["add output_format: json"]),
+        ("agents: [{name: A, model: scripted/echo, choices: [yes]}]", ["choices", "quotes"]),
+        ("agents: [{name: A, model: scripted/echo, examples: [{input: x}]}]", ["example 1 lacks output"]),
+        ("agents: [{name: A, model: s/e}, {name: A, model: s/e}]", ["entry 2 (A)", "rename it"]),
+        (AGENT + "workflows: [{name: W}]", ["has no nodes"]),
+        (AGENT + "workflows: [{name: W, nodes: [B]}]", ["names the agent 'B'"]),
+        (AGENT + "workflows: [{name: W, nodes: [A, A]}]", ["two nodes of one name"]),
+        ("providers: [{name: local, base_url: 'http://x'}]", ["built in"]),
+        ("providers: [{name: p, base_url: x}]", ["must begin with http"]),
+        ("models: [{id: m, path: nowhere.gguf}]", ["no such file"]),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml can't be read"):
+        load(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"no GGUF file .*x\.gguf"):
+        load(gguf=[tmp_path / "x.gguf"])

@@ -1,0 +1,104 @@
+"""Imports point only upward in this list, those inside functions too; ``TYPE_CHECKING`` blocks are left out."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "xpander_magics"
+
+# From the modules that know nothing of the others down to those that wire all of it.
+LAYERS = (
+    *("safety", "errors", "contract", "config", "limits", "results", "sse"),
+    *("cell", "template", "schemas"),
+    *("refusals", "transport", "targets", "resources", "client"),
+    *("plan", "store", "quote", "engine"),
+    # The session starts the local server, which knows no more than errors and the contract.
+    *("local", "session", "api"),
+    *("display", "complete", "magic", "__init__"),
+    *("demo", "doctor", "__main__"),
+)
+
+# A Run acts and shows itself, and must not pull all that in: these two are imported when it does.
+EXCEPTIONS = {("results", "session"), ("results", "display")}
+# The names of the package itself are fetched from these when they are first asked for.
+PACKAGE_ITSELF = "xpander_magics"
+
+# Only these modules may import what is costly or is another layer's business.
+KEEPERS = {
+    "requests": {"transport"},
+    "urllib3": {"transport"},
+    "sqlalchemy": {"store"},
+    "jinja2": {"template"},
+    "jsonschema": {"schemas"},
+    "IPython": {"magic", "complete", "display"},
+    "nh3": {"display"},
+    "markdown_it": {"display"},
+    "fastapi": {"local"},
+    "uvicorn": {"local"},
+    "httpx": {"local"},
+    "xllamacpp": {"local"},
+}
+
+
+def part_of(path: Path) -> str:
+    """The layer of a file: its module, or the subpackage that it is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every module that is imported anywhere in a file, but for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from imports_of(other)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            if module == PACKAGE_ITSELF:
+                yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield module, node.lineno
+        else:
+            yield from imports_of(node)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_imports_point_upward(path: Path) -> None:
+    here = part_of(path)
+    for module, line in imports_of(ast.parse(path.read_text(encoding="utf-8"))):
+        top, _, rest = module.partition(".")
+        if top == PACKAGE_ITSELF and rest:
+            there = rest.partition(".")[0]
+            if there not in LAYERS:  # a name of the package itself
+                there = "__init__"
+            allowed = there == here or LAYERS.index(there) < LAYERS.index(here) or (here, there) in EXCEPTIONS
+            assert allowed, f"{path.name}:{line} imports {module}, which stands below {here}"
+        assert here in KEEPERS.get(top, {here}), f"{path.name}:{line} imports {top}, which is for {KEEPERS[top]}"
+
+
+def test_every_module_has_its_place() -> None:
+    assert {part_of(path) for path in FILES} == set(LAYERS)
+
+
+def test_every_exception_is_needed() -> None:
+    found = {
+        (part_of(path), module.split(".")[1])
+        for path in FILES
+        for module, _ in imports_of(ast.parse(path.read_text(encoding="utf-8")))
+        if module.startswith(f"{PACKAGE_ITSELF}.")
+    }
+    assert found >= EXCEPTIONS
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -1,0 +1,126 @@
+"""What Tab offers: commands, options and their values, targets, models, runs, a template's names."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from conftest import Notebook
+from IPython.core.interactiveshell import InteractiveShell
+
+from xpander_magics.cell import COMMAND_NAMES
+from xpander_magics.complete import Completer
+from xpander_magics.session import default_session
+
+
+def offered(notebook: Notebook, text: str) -> list[str]:
+    """What our matcher offers at the end of a cell, as the shell asks for it."""
+    matcher = next(m for m in notebook.shell.Completer.custom_matchers if hasattr(m, "xpander_completer"))
+    found = matcher.xpander_completer.matches(text)
+    return found[1] if found else []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%xpander sta", ["status"]),
+        ("%xpander l", ["login", "logout", "local"]),
+        ("%xpander ", list(COMMAND_NAMES)),
+        ("x = 1\n%xpander wo", ["workflows"]),
+        ("df = %xpander ru", ["runs"]),
+        ("  %xpander he", ["help"]),
+        ("%xpander help sh", ["show"]),
+        ("%xpander models scr", ["scripted"]),
+        ("%xpander local st", ["stop"]),
+        ("%xpander local --g", ["--gguf"]),
+        ("%xpander runs --ex", ["--experiment"]),
+        ("%xpander runs --status exec", ["executing"]),
+        ("%xpander runs --target ec", ["echo", "echo-twice"]),
+        ("%xpander use ec", ["echo", "echo-twice"]),
+        ("%xpander use --cl", ["--clear"]),
+        ("%xpander stop al", ["all"]),
+        ("%xpander zzz ", []),
+        ("%%xpander ec", ["echo", "echo-twice"]),
+        ("%%xpander echo --ti", ["--title", "--timeout"]),
+        ("%%xpander echo -e ", ["low", "medium", "high", "xhigh"]),
+        ("%%xpander echo --effort x", ["xhigh"]),
+        ("%%xpander echo -e low,h", ["high"]),
+        ("%%xpander echo --think ", ["default", "harder"]),
+        ("%%xpander echo --format j", ["json"]),
+        ("%%xpander echo --mode s", ["stream", "sync"]),
+        ("%%xpander echo --view ta", ["table"]),
+        ("%%xpander echo --on-interrupt d", ["detach"]),
+        ("%%xpander echo -m scripted/ec", ["scripted/echo"]),
+        ("%%xpander echo --model local/smol", ["local/smollm2-135m-instruct"]),
+        ("%%xpander echo --schema Pers", ["Person"]),
+        ("%%xpander echo --payload topi", ["topic"]),
+        ("%%xpander echo --set output_f", ["output_format="]),
+        ("%%xpander echo\nTell of {{ top", ["topic"]),
+        ("%%xpander echo\n{{ a }} top", []),
+        ("%%xpander echo\nplain top", []),
+        ("%time x", []),
+        ("xpander sta", []),
+        ("print('%xpander sta", []),
+    ],
+)
+def test_offered(notebook: Notebook, text: str, expected: list[str]) -> None:
+    notebook.ns.update(topic="rain", Person=object)
+    found = offered(notebook, text)
+    if text.endswith("-e "):
+        assert found == expected
+    assert sorted(found) == sorted(expected)
+
+
+def test_runs_are_offered(notebook: Notebook) -> None:
+    run = notebook.ask("echo")
+    for line in ("%xpander show ", "%xpander tag ", "%%xpander echo --thread "):
+        found = offered(notebook, line)
+        assert run.run_id[:8] in found
+        assert "answer" in found
+        assert offered(notebook, line + run.run_id[:3]) == [run.run_id[:8]]
+
+
+def test_the_shell_completes(notebook: Notebook) -> None:
+    shell = notebook.shell
+    assert "status" in shell.complete("sta", "%xpander sta", 12)[1]
+    text, found = shell.complete(None, "%%xpander echo --eff", 20)
+    assert (text, found) == ("--eff", ["--effort"])
+    notebook.ns["a_name"] = 1
+    assert "a_name" in shell.complete("a_na", "a_na", 4)[1]
+
+
+def test_a_name_with_a_space_is_offered_in_quotes(notebook: Notebook) -> None:
+    class WithSpaces(Completer):
+        def _targets(self) -> list[str]:
+            return ['"my agent"', "echo"]
+
+    completer = WithSpaces(default_session(), {})
+    assert completer.matches("%%xpander my") == ("my", ['"my agent"'])
+    assert completer.matches('%%xpander "my') == ('"my', ['"my agent"'])
+
+
+def test_tab_without_a_key_or_a_service_is_no_error(
+    shell: InteractiveShell, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def options(text: str) -> list[str]:
+        # IPython goes on to offer what it knows itself, such as %%writefile.
+        return [found for found in shell.complete(None, text, len(text))[1] if not found.startswith("%")]
+
+    assert options("%%xpander wri") == []
+    assert "--effort" in options("%%xpander --eff")
+    environment.setenv("XPANDER_API_KEY", "some-key-some-key")
+    environment.setenv("XPANDER_BASE_URL", "http://127.0.0.1:9")
+    assert options("%%xpander wri") == []
+    assert options("%%xpander x -m op") == []
+    environment.setenv("XPANDER_STORE", "nonsense")
+    assert options("%xpander show ab") == []
+    assert capsys.readouterr().out == ""
+
+
+def test_tab_does_not_wait_for_a_service_that_is_silent(
+    shell: InteractiveShell, environment: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and never answers
+        environment.setenv("XPANDER_API_KEY", "some-key-some-key")
+        environment.setenv("XPANDER_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "writer" not in shell.complete(None, "%%xpander wri", 13)[1]

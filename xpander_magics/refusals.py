@@ -1,0 +1,87 @@
+"""Answers that say no become the errors that they mean. No I/O."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from xpander_magics import errors
+from xpander_magics.safety import Redactor, plain
+
+
+def refusal(
+    status: int, reason: str, headers: Mapping[str, str], body: bytes, *, host: str, redact: Redactor
+) -> errors.ServiceError:
+    """The error for an answer with a status of 300 or more.
+
+    Args:
+        body: the answer's body, or its beginning.
+        host: who answered, for the message.
+    """
+    said = plain(redact(_detail(body))) or plain(reason or "no reason given")
+    kind: type[errors.ServiceError] = errors.InvalidRequestError
+    message = f"{host} refuses the request ({status}): {said}"
+    if status in (401, 403):
+        kind = errors.AuthError
+        hint = "Check the key: %xpander status, %xpander login." if status == 401 else "It is another's."
+        message = f"{host} refuses the key ({status}): {said}\n{hint}"
+    elif status == 404:
+        kind, message = errors.NotFoundError, f"{host} has no such thing (404): {said}"
+    elif status == 429:
+        kind = errors.RateLimitError
+        message = f"Too many requests for {host} (429): {said}\nWait a little, or send fewer with --rpm."
+    elif status >= 500:
+        kind, message = errors.ServerError, f"{host} failed ({status}): {said}"
+    elif status < 400:
+        kind, message = errors.ServerError, f"{host} redirects ({status}) without saying where."
+    return kind(
+        message,
+        status_code=status,
+        maybe_sent=status >= 500 and status != 503,
+        retry_after=_retry_after(headers),
+    )
+
+
+def _detail(body: bytes) -> str:
+    """What an error's body says: FastAPI's ``detail`` in its two shapes, else the beginning of a text."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        # A gateway's page: its title says as much as all the rest.
+        lower = text.lower()
+        start, end = lower.find("<title>"), lower.find("</title>")
+        return text[start + 7 : end].strip()[:200] if 0 <= start < end else "" if "<" in text else text.strip()[:200]
+    detail = said.get("detail", said.get("message", said)) if isinstance(said, dict) else said
+    if isinstance(detail, list):
+        return "; ".join(_complaint(item) for item in detail[:5])
+    return (detail if isinstance(detail, str) else json.dumps(detail))[:500]
+
+
+def _complaint(item: Any) -> str:
+    if not isinstance(item, dict):
+        return str(item)[:200]
+    loc = item.get("loc")
+    where = ".".join(map(str, loc)) if isinstance(loc, list) else str(loc or "")
+    return f"{where}: {item.get('msg', 'invalid')}"[:300]
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as ``Retry-After`` says, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    value = (headers.get("Retry-After") or "").strip()
+    try:
+        return float(value) if value.replace(".", "", 1).isdigit() else _until(value, headers.get("Date"))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _until(date: str, now: str | None) -> float | None:
+    if not date:
+        return None
+    then = email.utils.parsedate_to_datetime(date)
+    # The server's own clock, where it tells it: ours may be off.
+    since = email.utils.parsedate_to_datetime(now) if now else datetime.now(timezone.utc)
+    return max(0.0, (then - since).total_seconds())
