@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             demo()
             return 0
         if options.command == "local":
-            from xpander_magics.local.serve import serve
+            from xpander_magics.local.process import serve
 
             serve(port=options.port, agents_file=options.file, gguf=tuple(options.gguf))
             return 0

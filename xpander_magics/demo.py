@@ -26,7 +26,7 @@ TICKETS = (
     ("The export button does nothing.", "bug"),
     ("Can I get my money back for last week?", "billing"),
 )
-PROMPT = "{{ text }}"
+PROMPT = "Classify this support ticket as bug, billing or praise: {{ text }}"
 
 
 def demo() -> pd.DataFrame:
@@ -78,13 +78,14 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     """By model and effort: runs, the share of right answers, median seconds and mean tokens."""
     right = [(run.result or "").strip().lower() == run.tags[0] for run in frame.fillna({"result": ""}).itertuples()]
     grouped = frame.assign(correct=right).groupby(["model", "effort"], observed=True)
-    compared: pd.DataFrame = grouped.agg(
+    compared = grouped.agg(
         runs=("run_id", "size"),
         correct=("correct", "mean"),
         seconds=("latency_s", "median"),
         tokens=("total_tokens", "mean"),
     )
-    return compared.round({"correct": 2, "seconds": 2, "tokens": 0})
+    rounded: pd.DataFrame = compared.round({"correct": 2, "seconds": 2, "tokens": 0})
+    return rounded
 
 
 def _progress(done: int, count: int) -> None:
@@ -95,10 +96,14 @@ def _progress(done: int, count: int) -> None:
 def _show(frame: pd.DataFrame) -> None:
     import pandas as pd
 
-    columns = ["prompt", "model", "effort", "status", "result", "total_tokens", "latency_s"]
+    columns = ["ticket", "model", "effort", "status", "result", "total_tokens", "latency_s"]
     with pd.option_context("display.width", 160, "display.max_columns", 20, "display.max_colwidth", 42):
         print("\nThe DataFrame (some of its columns):\n")
-        print(frame[columns].round({"latency_s": 2}).to_string(index=False))
+        print(
+            frame.assign(ticket=[variables["text"] for variables in frame["variables"]])[columns]
+            .round({"latency_s": 2})
+            .to_string(index=False)
+        )
         print("\nCompared:\n")
         print(comparison(frame).to_string())
     print(

@@ -70,6 +70,13 @@ class Deadline:
         return left
 
 
+class _Session(requests.Session):
+    """A session that follows no redirect: requests would read all of its body first, however long that takes."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
 class _KeyAuth(requests.auth.AuthBase):
     """Adds the key as each request leaves; also keeps requests from looking into ``.netrc``."""
 
@@ -106,7 +113,7 @@ class Transport:
         self._connect_timeout = connect_timeout
         self._retries = retries
         self._redact = Redactor([key.reveal()])
-        self._session = requests.Session()
+        self._session = _Session()
         # A proxy is no way to this machine, and must not see the key of a server that runs here.
         parts = urlsplit(base_url)
         self._session.trust_env = parts.scheme != "http" or not is_loopback(parts.hostname or "")
@@ -232,7 +239,6 @@ class Transport:
                     headers=None if body is None else {"Content-Type": "application/json"},
                     timeout=timeout,
                     stream=True,
-                    allow_redirects=False,
                 )
             except requests.RequestException as error:
                 raise self._failure(error, deadline) from None
@@ -249,8 +255,11 @@ class Transport:
         """Where a redirect leads, if the request may go there: its body is as private as the key."""
         response.close()
         status = response.status_code
-        url = urljoin(response.url, self._session.get_redirect_target(response) or "")
-        here, there = urlsplit(response.url), urlsplit(url)
+        try:
+            url = urljoin(response.url, response.headers["Location"])
+            here, there = urlsplit(response.url), urlsplit(url)
+        except ValueError:
+            raise errors.ServerError(f"{self._host} redirects ({status}) to no address.", status_code=status) from None
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             raise errors.ConnectionFailed(
                 f"{self._host} redirects to {plain(f'{there.scheme}://{there.netloc}')}, "
