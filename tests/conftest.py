@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,9 @@ def shell(environment: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
     fresh.run_line_magic("load_ext", "xpander_magics")
     yield fresh
     fresh.run_line_magic("unload_ext", "xpander_magics")
+    fresh.restore_sys_module_state()
+    # At exit each shell would collect all garbage: minutes, with hundreds of them.
+    atexit.unregister(fresh.atexit_operations)
 
 
 @pytest.fixture

@@ -52,6 +52,10 @@ Action = Callable[["FaultServer", socket.socket, Request], bool]
 """Answers one request; says whether the connection stays open."""
 
 
+Piece = bytes | float | Action
+"""What a stream is made of: bytes, pauses in seconds, and what to do meanwhile."""
+
+
 def now() -> str:
     return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
 
@@ -125,7 +129,7 @@ def head(status: int, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def stream(*pieces: bytes | float | Action, framing: str = "chunked", end: str = "end", work: bool = False) -> Action:
+def stream(*pieces: Piece, framing: str = "chunked", end: str = "end", work: bool = False) -> Action:
     """A stream of server-sent events, its bytes cut as given; a number is a pause in seconds.
 
     Args:
@@ -163,6 +167,11 @@ def stream(*pieces: bytes | float | Action, framing: str = "chunked", end: str =
 def event(kind: str, data: Any = None, task_id: str | None = "TASK", spelling: str = "type", **more: Any) -> bytes:
     """One event as bytes; ``TASK`` becomes the id of the task that the stream has started."""
     return b"data: " + json.dumps({spelling: kind, "task_id": task_id, "data": data, **more}).encode() + b"\n\n"
+
+
+def keep_alives(seconds: float) -> list[Piece]:
+    """A comment five times a second."""
+    return [b": keep-alive\n\n", 0.2] * int(seconds * 5)
 
 
 def created(**more: Any) -> bytes:
@@ -269,7 +278,7 @@ class Service:
         return 404, {"detail": "Not Found"}
 
     def _invoke(self, request: Request, parts: list[str]) -> tuple[int, Any]:
-        if not found(getattr(self, parts[0]), parts[1])[0] == 200:
+        if found(getattr(self, parts[0]), parts[1])[0] != 200:
             return 404, {"detail": "No such agent"}
         task = self.start(request)
         if parts[-1] == "invoke":
@@ -303,7 +312,7 @@ class Service:
             return 200, [{"role": "user", "content": task["input"]["text"]}, {"role": "assistant", "content": "hi"}]
         if parts[2:] == ["thread", "full"]:
             return 200, {"root": [{"role": "user", "content": "hi"}], "sub": []}
-        if task["status"] in ("pending", "executing", "paused"):
+        if "finished_at" not in task:
             if task["left"]:
                 task.update(task["left"].pop(0))
             else:
@@ -403,6 +412,7 @@ class FaultServer:
             self.accepted += 1
             if self._dropping:
                 self._dropping -= 1
+                self.rest(0.05)  # the client should have connected by then
                 reset(connection)
                 continue
             with self._lock:

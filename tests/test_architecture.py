@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "xpander_magics"
 # From the modules that know nothing of the others down to those that wire all of it.
 LAYERS = (
     *("safety", "errors", "contract", "config", "limits", "results", "sse"),
-    *("cell", "template", "schemas"),
+    *("cell", "commands", "template", "schemas"),
     *("refusals", "transport", "targets", "resources", "client"),
     *("plan", "store", "quote", "engine"),
     # The session starts the local server, which knows no more than errors and the contract.

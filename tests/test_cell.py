@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpander_magics import cell
-from xpander_magics.cell import Command, Options, parse_cell, parse_command, parse_set
+from xpander_magics import cell, commands
+from xpander_magics.cell import Options, parse_cell, parse_set
+from xpander_magics.commands import Command, parse_command
 from xpander_magics.errors import ConfigError
 
 # Every option of the interface that this version has, a line that uses it, and what it says.
@@ -112,19 +114,25 @@ def test_a_wrong_line_is_one_error(line: str, says: str) -> None:
 
 @given(st.text(max_size=60))
 def test_any_line_is_options_or_an_error_of_ours(line: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         assert isinstance(parse_cell(line), Options)
+    with contextlib.suppress(ConfigError):
         assert isinstance(parse_command(line), Command)
-    except ConfigError as error:
-        assert str(error)
+
+
+REPEATABLE = {
+    *("-m", "--model", "-e", "--effort", "--think", "--file", "--set", "--tag"),
+    *("--usage", "--no-usage", "--cached", "--dry-run", "-q", "--raw", "--allow-secrets"),
+}
+LONG = {"-n": "--repeat", "-j": "--jobs", "-o": "--out"}
 
 
 @given(st.lists(st.sampled_from([line for line, _ in EACH_OPTION]), max_size=6))
 def test_options_in_any_number_and_order(lines: list[str]) -> None:
-    try:
-        parse_cell(" ".join(lines))
-    except ConfigError as error:
-        assert "given twice" in str(error)
+    once = [line.split()[0] for line in lines if line.split()[0] not in REPEATABLE]
+    twice = len({LONG.get(option, option) for option in once}) < len(once)
+    with pytest.raises(ConfigError, match="given twice") if twice else contextlib.nullcontext():
+        assert isinstance(parse_cell(" ".join(lines)), Options)
 
 
 def test_set_takes_json() -> None:
@@ -154,9 +162,9 @@ def test_set_says_how_to_quote(item: str, says: str) -> None:
 
 def test_what_set_says_to_write_can_be_written() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_set(["title=it's \"so\""])
+        parse_set(['title=it\'s "so"'])
     line = str(caught.value).partition("write ")[2].rstrip(".")
-    assert parse_set(parse_cell(line).set) == {"title": "it's \"so\""}
+    assert parse_set(parse_cell(line).set) == {"title": 'it\'s "so"'}
 
 
 def test_a_field_is_set_once() -> None:
@@ -231,12 +239,12 @@ COMMANDS = "status login logout local use agents workflows providers models runs
 
 
 def test_the_help_names_every_command() -> None:
-    assert set(COMMANDS.split()) <= set(cell.COMMAND_NAMES)
+    assert set(COMMANDS.split()) <= set(commands.COMMAND_NAMES)
     for name in COMMANDS.split():
-        assert f"%xpander {name}" in cell.command_help()
-        assert cell.command_help(name).startswith(f"  %xpander {name}")
+        assert f"%xpander {name}" in commands.command_help()
+        assert commands.command_help(name).startswith(f"  %xpander {name}")
     with pytest.raises(ConfigError, match="Did you mean show"):
-        cell.command_help("shwo")
+        commands.command_help("shwo")
 
 
 def test_the_help_names_every_option() -> None:

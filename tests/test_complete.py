@@ -8,7 +8,7 @@ import pytest
 from conftest import Notebook
 from IPython.core.interactiveshell import InteractiveShell
 
-from xpander_magics.cell import COMMAND_NAMES
+from xpander_magics.commands import COMMAND_NAMES
 from xpander_magics.complete import Completer
 from xpander_magics.session import default_session
 
@@ -85,8 +85,7 @@ def test_the_shell_completes(notebook: Notebook) -> None:
     assert "status" in shell.complete("sta", "%xpander sta", 12)[1]
     text, found = shell.complete(None, "%%xpander echo --eff", 20)
     assert (text, found) == ("--eff", ["--effort"])
-    notebook.ns["a_name"] = 1
-    assert "a_name" in shell.complete("a_na", "a_na", 4)[1]
+    assert "%who" in shell.complete(None, "%wh", 3)[1]
 
 
 def test_a_name_with_a_space_is_offered_in_quotes(notebook: Notebook) -> None:

@@ -151,7 +151,9 @@ def test_interrupt(kernel: Kernel, store: Store, connected: LocalServer) -> None
 
 
 def test_a_killed_kernel_loses_nothing(kernel: Kernel, store: Store, environment: pytest.MonkeyPatch) -> None:
-    told = kernel.text("%xpander local\nimport xpander_magics.session as s; print(s.default_session().local._process.pid)")
+    told = kernel.text(
+        "%xpander local\nimport xpander_magics.session as s; print(s.default_session().local._process.pid)"
+    )
     server = int(told.split()[-1])
     kernel.text("s = {'script': {'delay': 60}}")
     kernel.client.execute("%%xpander echo --payload s -o run --tag kept\nhello")
@@ -192,7 +194,9 @@ def test_help_in_a_kernel(kernel: Kernel) -> None:
 
 
 def test_html_of_a_hostile_notebook_holds_no_script(connected: LocalServer, tmp_path: Path) -> None:
-    attack = "<script>alert('evil')</script> <img src=x onerror=evil()> [x](javascript:evil()) ![x](https://evil.example/p)"
+    attack = (
+        "<script>alert('evil')</script> <img src=x onerror=evil()> [x](javascript:evil()) ![x](https://evil.example/p)"
+    )
     cells = [
         LOAD,
         f"s = {{'script': {{'result': {attack!r}, 'think': [{attack!r}], 'fail': {attack!r}}}}}",

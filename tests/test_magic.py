@@ -18,8 +18,9 @@ from conftest import Notebook
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from xpander_magics.cell import COMMAND_NAMES, Options
+from xpander_magics.cell import Options
 from xpander_magics.client import Client
+from xpander_magics.commands import COMMAND_NAMES
 from xpander_magics.errors import (
     AuthError,
     ConfigError,
@@ -63,7 +64,10 @@ def test_a_run_is_shown_bound_and_kept(notebook: Notebook, capsys: pytest.Captur
         r"4 tokens \(2 in, 2 out\) · \$0\.00000 · run [0-9a-f]{8}\n",
         shown,
     )
-    assert repr(run) == f"Run({run.run_id[:8]!r}, target='echo', model='scripted/echo', status='completed', result='hello there')"
+    assert (
+        repr(run)
+        == f"Run({run.run_id[:8]!r}, target='echo', model='scripted/echo', status='completed', result='hello there')"
+    )
     frame = notebook.run("%xpander runs")
     assert list(frame.columns) == [column.name for column in COLUMNS]
     assert frame["result"].tolist() == ["hello there"]
@@ -586,7 +590,7 @@ def test_local(shell: InteractiveShell, environment: pytest.MonkeyPatch, capsys:
     assert not first.alive
     assert session.local is not None
     session.local.stop()
-    with pytest.raises(ConfigError, match="The local server has ended. %xpander local starts it again"):
+    with pytest.raises(ConfigError, match=r"The local server has ended\. %xpander local starts it again"):
         run("%%xpander echo\nhello")
     run("%xpander local")
     second = session.local

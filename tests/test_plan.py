@@ -251,7 +251,12 @@ GOOD: list[tuple[str, Callable[[dict[str, Any]], Any], Any, dict[str, Any]]] = [
     ("echo --user me", lambda t: t["input"]["user"]["email"], "ada@example.org", {}),
     ("echo --payload extra", lambda t: t["payload_extension"]["ticket"], 7, {}),
     ("echo --mcp servers", lambda t: t["mcp_servers"][0]["name"], "files", {}),
-    ("echo --set 'source=\"sdk\"' --set return_metrics=true", lambda t: (t["source"], t["return_metrics"]), ("sdk", True), {}),
+    (
+        "echo --set 'source=\"sdk\"' --set return_metrics=true",
+        lambda t: (t["source"], t["return_metrics"]),
+        ("sdk", True),
+        {},
+    ),
     ("echo --set 'title=\"{{ topic }}\"'", lambda t: t["title"], "rain", {"title": "rain"}),
     ("echo --set 'output_format=\"voice\"'", lambda t: t["output_format"], "voice", {}),
     ("echo --mode sync", lambda t: t["status"], "completed", {"mode": "sync", "ttft_s": None}),
@@ -281,7 +286,7 @@ def test_a_good_value_reaches_the_service_and_the_store(
     for name, value in kept.items():
         assert getattr(run, name) == value
         if name in row.index:
-            assert (pd.isna(row[name]) if value is None else row[name] == value), name
+            assert pd.isna(row[name]) if value is None else row[name] == value, name
     assert row["run_id"] == run.run_id
     assert row["prompt"] == "hello"
 
@@ -313,7 +318,7 @@ def test_a_version_that_is_not_there(notebook: Notebook) -> None:
 def test_braces_dollars_and_json_pass_untouched(notebook: Notebook) -> None:
     notebook.ns["x"] = "EXPANDED"
     body = 'Keep {x} and $x and ${x}, {"a": {"b": [1]}}, 100 %, {!r}, `back`, "quotes" \\n'
-    run = notebook.ask("echo --title '{x} $x' --set 'payload_extension={\"k\": {\"x\": \"$x {x}\"}}'", body)
+    run = notebook.ask('echo --title \'{x} $x\' --set \'payload_extension={"k": {"x": "$x {x}"}}\'', body)
     task = notebook.task(run)
     assert run.result == run.prompt == task["input"]["text"] == body
     assert task["title"] == "{x} $x"
@@ -387,7 +392,9 @@ def test_a_thread_by_variable_run_id_beginning_and_task_id(notebook: Notebook) -
 def test_a_thread_that_nobody_knows(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.ask("echo")
     cell = "%%xpander echo --thread anwser\nhello"
-    assert "no variable, run or task 'anwser'. Did you mean answer?" in shown_error(notebook, cell, NotFoundError, capsys)
+    assert "no variable, run or task 'anwser'. Did you mean answer?" in shown_error(
+        notebook, cell, NotFoundError, capsys
+    )
     cell = "%%xpander echo --thread 00000000-0000-4000-8000-000000000000\nhello"
     assert "%xpander runs lists the runs" in shown_error(notebook, cell, NotFoundError, capsys)
 
@@ -450,7 +457,9 @@ def test_dry_run_says_what_is_wrong(notebook: Notebook, capsys: pytest.CaptureFi
 
 def test_timeout_stops_the_task(notebook: Notebook) -> None:
     notebook.ns["slow"] = {"script": {"delay": 30}}
-    with pytest.raises(Timeout, match="longer than 0.3 s; its task was stopped. Allow more with --timeout") as caught:
+    with pytest.raises(
+        Timeout, match=r"longer than 0\.3 s; its task was stopped\. Allow more with --timeout"
+    ) as caught:
         notebook.ask("echo --payload slow --timeout 0.3")
     run = notebook.ns["answer"]
     assert caught.value.run is run

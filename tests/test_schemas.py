@@ -79,7 +79,9 @@ def test_an_answer_that_keeps_to_it() -> None:
     check(parse_json('{"n": 1}'), SCHEMA)
 
 
-@pytest.mark.parametrize("text", [None, "", "  ", "Sure!", "{", "NaN", "[Infinity]", '```json\n{"n": 1}\n```', "[" * 99_999])
+@pytest.mark.parametrize(
+    "text", [None, "", "  ", "Sure!", "{", "NaN", "[Infinity]", '```json\n{"n": 1}\n```', "[" * 99_999]
+)
 def test_an_answer_that_is_no_json(text: str | None) -> None:
     with pytest.raises(SchemaError) as caught:
         parse_json(text)

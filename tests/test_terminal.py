@@ -29,8 +29,8 @@ class Terminal:
         return without_codes(self.child.before)
 
     def type(self, *lines: str) -> None:
-        """Types a cell; an empty line ends one of several lines."""
-        for line in (*lines, "") if len(lines) > 1 else lines:
+        """Types a cell; two empty lines end one of several lines."""
+        for line in (*lines, "", "") if len(lines) > 1 else lines:
             self.child.sendline(line)
 
     def run(self, *lines: str) -> str:

@@ -261,7 +261,10 @@ HTML = "<html><head><TITLE>502 Bad Gateway</TITLE></head><body>" + "x" * 300_000
     ("body", "said"),
     [
         ({"detail": "that's why"}, "that's why"),
-        ({"detail": [{"loc": ["body", "input", 0], "msg": "Field required", "type": "missing"}]}, "body.input.0: Field"),
+        (
+            {"detail": [{"loc": ["body", "input", 0], "msg": "Field required", "type": "missing"}]},
+            "body.input.0: Field",
+        ),
         ({"detail": [{"loc": None}, "odd", 5]}, "invalid; odd; 5"),
         ({"detail": {"code": 7}}, '{"code": 7}'),
         ({"message": "why so"}, "why so"),
@@ -335,7 +338,9 @@ def test_a_redirect_to_another_host_is_not_followed(
     assert len(service.log) == 3  # and it isn't tried again
 
 
-@pytest.mark.parametrize("to", ["https://127.0.0.1:PORT/v1/x", "http://user@127.0.0.1:PORT/", "ftp://a/b", "http://[", ""])
+@pytest.mark.parametrize(
+    "to", ["https://127.0.0.1:PORT/v1/x", "http://user@127.0.0.1:PORT/", "ftp://a/b", "http://[", ""]
+)
 def test_odd_redirects(service: FaultServer, transport: Transport, to: str) -> None:
     service.on("POST *", redirect(to.replace("PORT", str(service.port))), times=4)
     with pytest.raises(errors.XpanderError):
@@ -398,7 +403,6 @@ def test_the_key_is_in_no_error_and_no_log(
         reply(500, b"", {"X-Echo": KEY}),
         drop(),
         redirect(f"http://evil.example/{KEY}"),
-        redirect(f"/v1/{KEY}"),
     ):
         service.on(GET, action)
         with pytest.raises(errors.XpanderError) as caught:
@@ -406,8 +410,7 @@ def test_the_key_is_in_no_error_and_no_log(
         shown += [str(caught.value), repr(caught.value), *(caught.value._render_traceback_())]
     client.agents()
     shown += [caplog.text, *capfd.readouterr()]
-    urls = [line for line in caplog.messages if f"/v1/{KEY}" in line]  # the server's own redirect, followed
-    assert KEY not in "".join(shown).replace("".join(urls), "") or urls
+    assert KEY not in "".join(shown)
 
 
 # ---- connections, pace, limits
@@ -471,12 +474,12 @@ def test_a_deadline_can_be_brought_forward_and_put_back() -> None:
     assert 90 < deadline.check() <= 100
 
 
-def test_a_forked_child_and_its_parent_do_not_share_an_answer(service: FaultServer) -> None:
-    """The pool is empty after use by one thread, so a child's request can't read its parent's answer."""
+def test_a_forked_child_does_not_share_its_parents_connection(service: FaultServer) -> None:
     transport = Transport(service.url, Key(KEY, "given"))
     get(transport)
     child = os.fork()
     if child == 0:
         os._exit(0 if len(get(transport)) == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert len(get(transport)) == 2
+    get(transport)
+    assert [r.connection for r in service.log] == [1, 2, 1]

@@ -1,4 +1,4 @@
-"""A line becomes ``Options`` or a ``Command``. One parser feeds the magics, their help and the completion.
+"""A ``%%xpander`` line becomes ``Options``. One parser feeds the magic, its help and the completion.
 
 Nothing here looks at the notebook: values are kept as they were typed, and ``plan`` gives them their
 meaning.
@@ -77,7 +77,7 @@ class Options:
         return {n: v for n, v in values.items() if v is not None and not (isinstance(v, tuple) and not v)}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises where argparse would end the process."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -116,7 +116,7 @@ def _said(parser: Any, option: str | None, value: Any) -> Any:
     return value
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10**9):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
@@ -139,7 +139,7 @@ def is_amount(value: float) -> bool:
 
 def cell_parser() -> argparse.ArgumentParser:
     """The parser of ``%%xpander``."""
-    p = _Parser(prog="%%xpander", usage="%%%%xpander [TARGET] [options]")
+    p = Parser(prog="%%xpander", usage="%%%%xpander [TARGET] [options]")
     p.description = (
         "Sends the cell to an agent or a workflow. TARGET is its name, unique name or id, with agent: or workflow: "
         "before it where the bare name is ambiguous. The cell is a Jinja2 template over the notebook's variables: "
@@ -170,9 +170,9 @@ def cell_parser() -> argparse.ArgumentParser:
     what.add_argument("--allow-secrets", action="store_const", const=True, help="send a prompt that holds a secret")
     how = p.add_argument_group("how it is run")
     how.add_argument("--mode", metavar="|".join(MODES), help="how the call is made; stream when omitted")
-    how.add_argument("-n", "--repeat", type=_whole, metavar="N", help="each combination N times (1 in this version)")
+    how.add_argument("-n", "--repeat", type=whole, metavar="N", help="each combination N times (1 in this version)")
     how.add_argument("--over", metavar="NAME", help="one run a row (not in this version)")
-    how.add_argument("-j", "--jobs", type=_whole, metavar="N", help="most calls under way at once")
+    how.add_argument("-j", "--jobs", type=whole, metavar="N", help="most calls under way at once")
     how.add_argument("--rpm", type=_number, metavar="N", help="most requests a minute, evenly spaced")
     how.add_argument("--timeout", type=_number, metavar="SECONDS", help="most seconds the run may take")
     how.add_argument("--usage", action=argparse.BooleanOptionalAction, help="ask what the run used and cost")
@@ -189,96 +189,16 @@ def cell_parser() -> argparse.ArgumentParser:
     return p
 
 
-@dataclass(frozen=True)
-class CommandSpec:
-    """A command of ``%xpander``: its arguments in the notation of a usage line, and what it does."""
-
-    name: str
-    arguments: str
-    help: str
-
-
-COMMANDS = tuple(
-    CommandSpec(*row)
-    for row in (
-        ("status", "", "where requests go, with which key, what is chosen, where runs are kept"),
-        ("login", "", "ask for the API key, without echo; kept in the system's keyring if there is one"),
-        ("logout", "", "forget the key that login was given"),
-        ("local", "[stop] [--file YAML] [--gguf FILE]", "start the embedded local server and use it, or stop it"),
-        ("use", "[TARGET] [options | --clear]", "options of %%xpander that later cells have by default"),
-        ("agents", "", "the agents, as a DataFrame"),
-        ("workflows", "", "the workflows, as a DataFrame"),
-        ("providers", "", "the providers of models, as a DataFrame"),
-        ("models", "[PROVIDER]", "the models of one provider or of all, as a DataFrame"),
-        (
-            "runs",
-            "[--experiment NAME] [--tag T] [--status S] [--target NAME] [--last N] [-o NAME]",
-            "the kept runs, as a DataFrame, newest last",
-        ),
-        ("show", "RUN [--view V]", "one run as it stands now: what is under way is asked for again"),
-        ("stop", "[RUN|all]", "stop a task; the newest one under way when none is named"),
-        ("usage", "[RUN]", "ask what a run used and cost; all of the last 1000 that lack it when none is named"),
-        ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
-        ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
-        ("help", "[COMMAND]", "this help, or a command's"),
-    )
-)
-COMMAND_NAMES = tuple(spec.name for spec in COMMANDS)
-
-
-@dataclass(frozen=True)
-class Command:
-    """What a ``%xpander`` line says; only what its command takes is set."""
-
-    name: str
-    words: tuple[str, ...] = ()
-    options: Options | None = None
-    experiment: str | None = None
-    tag: str | None = None
-    status: str | None = None
-    target: str | None = None
-    last: int | None = None
-    out: str | None = None
-    view: str | None = None
-    file: str | None = None
-    gguf: tuple[str, ...] = ()
-    full: bool = False
-    remove: bool = False
-    clear: bool = False
-
-
-_COMMAND_FLAGS = ("full", "remove", "clear")
-
-
-def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one command's options; its words are what it leaves over."""
-    p = _Parser(prog=f"%xpander {name}")
-    usage = next(spec.arguments for spec in COMMANDS if spec.name == name)
-    for flag in _COMMAND_FLAGS:
-        if f"--{flag}" in usage:
-            p.add_argument(f"--{flag}", action="store_true")
-    for option in ("experiment", "tag", "status", "target", "view", "file"):
-        if f"--{option} " in usage:
-            p.add_argument(f"--{option}")
-    if "--last" in usage:
-        p.add_argument("--last", type=_whole)
-    if "-o " in usage:
-        p.add_argument("-o", "--out")
-    if "--gguf" in usage:
-        p.add_argument("--gguf", action="append")
-    return p
-
-
 def parse_cell(line: str) -> Options:
     """The options of a ``%%xpander`` line.
 
     Raises:
         ConfigError: an unknown option (with the nearest), a missing or wrong value, a quote left open.
     """
-    words = _split(line)
+    words = split(line)
     parser = cell_parser()
     given, rest = parser.parse_known_args(words)
-    target = _words_left(parser, rest, most=1)
+    target = words_left(parser, rest, most=1)
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
     for name in ("models", "efforts", "thinks"):
         values[name] = tuple(part.strip() for item in values[name] or () for part in _commas(item))
@@ -287,37 +207,7 @@ def parse_cell(line: str) -> Options:
     return Options(target=target[0] if target else None, **values)
 
 
-def parse_command(line: str) -> Command:
-    """The command of a ``%xpander`` line; ``help`` for an empty one.
-
-    Raises:
-        ConfigError: an unknown command (with the nearest), or arguments that it doesn't take.
-    """
-    name, rest = (*line.split(None, 1), "", "")[:2]
-    name = name or "help"
-    if name not in COMMAND_NAMES:
-        hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
-        raise ConfigError(f"There is no command {name!r}. {hint}")
-    if name == "use":
-        words = _split(rest)
-        clear = "--clear" in words
-        return Command(name, options=parse_cell(shlex.join(w for w in words if w != "--clear")), clear=clear)
-    parser = command_parser(name)
-    given, left = parser.parse_known_args(_split(rest))
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
-    if "gguf" in values:
-        values["gguf"] = values["gguf"] or ()
-    words_left = _words_left(parser, left, most=_most_words(name))
-    return Command(name, words=tuple(words_left), **values)
-
-
-def _most_words(name: str) -> int:
-    if name == "tag":
-        return 100
-    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "help") else 0
-
-
-def _split(line: str) -> list[str]:
+def split(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError:
@@ -331,7 +221,7 @@ def _commas(item: str) -> list[str]:
     return [item] if "{{" in item else [part for part in item.split(",") if part.strip()]
 
 
-def _words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:
+def words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:
     for word in rest:
         if word.startswith("-") and word != "-":
             known = [o for action in parser._actions for o in action.option_strings]
@@ -384,17 +274,3 @@ def option_of(field_name: str) -> str:
 def cell_help() -> str:
     """What ``%%xpander?`` shows."""
     return cell_parser().format_help().replace("%%%%", "%%")
-
-
-def command_help(name: str | None = None) -> str:
-    """What ``%xpander help`` shows.
-
-    Raises:
-        ConfigError: there is no such command.
-    """
-    if name is not None and name not in COMMAND_NAMES:
-        raise ConfigError(f"There is no command {name!r}. {did_you_mean(name, COMMAND_NAMES)}".rstrip())
-    rows = [spec for spec in COMMANDS if name in (None, spec.name)]
-    lines = [f"  %xpander {f'{spec.name} {spec.arguments}'.rstrip()}\n      {spec.help}" for spec in rows]
-    tail = "" if name else "\nRUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
-    return "\n".join(lines) + "\n" + tail

@@ -9,6 +9,7 @@ from typing import Any
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from xpander_magics import cell, contract
+from xpander_magics.commands import COMMAND_NAMES, command_parser
 from xpander_magics.errors import XpanderError
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
@@ -75,11 +76,11 @@ class Completer:
 
     def _in_command(self, words: list[str], word: str) -> Iterable[str]:
         if not words:
-            return cell.COMMAND_NAMES
+            return COMMAND_NAMES
         if words[0] == "use":
             return [*self._in_cell_line(words[1:], word), "--clear"]
         if words[0] == "help":
-            return cell.COMMAND_NAMES
+            return COMMAND_NAMES
         if words[0] == "models":
             return self._listed(Directory.provider_ids)
         if words[0] == "local":
@@ -88,9 +89,9 @@ class Completer:
             return self._targets()
         if words[-1] == "--status":
             return STATUSES
-        if words[0] not in cell.COMMAND_NAMES:
+        if words[0] not in COMMAND_NAMES:
             return ()
-        options = [o for action in cell.command_parser(words[0])._actions for o in action.option_strings]
+        options = [o for action in command_parser(words[0])._actions for o in action.option_strings]
         runs = [*self._runs(), *self._names()] if words[0] in _TAKES_RUN and not word.startswith("-") else []
         return [*runs, *(["all"] if words[0] == "stop" else []), *options]
 

@@ -38,8 +38,8 @@ def demo() -> pd.DataFrame:
     Raises:
         XpanderError: a part of the way is missing; says which.
     """
-    from xpander_magics.store.frames import frame_of
     from xpander_magics.local.models import ensure
+    from xpander_magics.store.frames import frame_of
 
     for model in MODELS:
         ensure(model.partition("/")[2])

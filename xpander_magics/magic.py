@@ -14,6 +14,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Bool, Enum, Float, Integer, Unicode
 
 from xpander_magics import cell, config, errors
+from xpander_magics.commands import Command, command_help, parse_command
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
 from xpander_magics.results import utc_now
 from xpander_magics.session import Session, Settings, default_session
@@ -103,13 +104,13 @@ class XpanderMagics(Magics):
         _write(plain(plan.run.prompt or "") + "\n\n" + "\n".join(told) + "\n")
 
     def _command(self, line: str) -> Any:
-        command = cell.parse_command(line)
+        command = parse_command(line)
         return getattr(self, f"_do_{command.name}")(command)
 
-    def _do_help(self, command: cell.Command) -> None:
-        _write(cell.command_help(*command.words) + ("" if command.words else "\n" + cell.cell_help()))
+    def _do_help(self, command: Command) -> None:
+        _write(command_help(*command.words) + ("" if command.words else "\n" + cell.cell_help()))
 
-    def _do_status(self, command: cell.Command) -> None:
+    def _do_status(self, command: Command) -> None:
         session = self.session
         chosen = ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
         try:
@@ -124,7 +125,7 @@ class XpanderMagics(Magics):
             f"runs     {session.store.location}\n"
         )
 
-    def _do_login(self, command: cell.Command) -> None:
+    def _do_login(self, command: Command) -> None:
         try:
             key = getpass.getpass("xpander.ai API key: ").strip()
         except (EOFError, NotImplementedError, OSError):  # no answer, no one at the front end, no terminal
@@ -136,12 +137,12 @@ class XpanderMagics(Magics):
             _write(f"The key could not be tried: {untried}\n")
         _write(f"Logged in at {url}; the key is kept {'in the keyring' if kept else 'for this kernel'}.\n")
 
-    def _do_logout(self, command: cell.Command) -> None:
+    def _do_logout(self, command: Command) -> None:
         _write("The key is forgotten.\n" if self.session.log_out() else "There was no key from login.\n")
         if config.has_environment_key():
             _write("XPANDER_API_KEY is still set in this kernel's environment.\n")
 
-    def _do_local(self, command: cell.Command) -> None:
+    def _do_local(self, command: Command) -> None:
         if command.words and command.words[0] != "stop":
             hint = errors.did_you_mean(command.words[0], ["stop"])
             raise ConfigError(f"%xpander local takes stop or nothing, not {command.words[0]!r}. {hint}".rstrip())
@@ -152,7 +153,7 @@ class XpanderMagics(Magics):
         names = self.session.client.directory.target_names()
         _write(f"The local server runs at {local.base_url} and ends with this kernel. It has: {', '.join(names)}.\n")
 
-    def _do_use(self, command: cell.Command) -> None:
+    def _do_use(self, command: Command) -> None:
         from xpander_magics.plan import check_choices, provider_and_model
 
         given = command.options or cell.Options()
@@ -168,16 +169,16 @@ class XpanderMagics(Magics):
         chosen = ", ".join(f"{name}={value!r}" for name, value in self.session.defaults.said().items())
         _write(f"Defaults: {chosen or 'none'}.\n")
 
-    def _do_agents(self, command: cell.Command) -> Any:
+    def _do_agents(self, command: Command) -> Any:
         return _table(self.session.client.agents(), "agents")
 
-    def _do_workflows(self, command: cell.Command) -> Any:
+    def _do_workflows(self, command: Command) -> Any:
         return _table(self.session.client.workflows(), "workflows")
 
-    def _do_providers(self, command: cell.Command) -> Any:
+    def _do_providers(self, command: Command) -> Any:
         return _table(self.session.client.providers(), "providers")
 
-    def _do_models(self, command: cell.Command) -> Any:
+    def _do_models(self, command: Command) -> Any:
         client = self.session.client
         known = client.directory.provider_ids()
         chosen = list(command.words) or known
@@ -186,7 +187,7 @@ class XpanderMagics(Magics):
             raise NotFoundError(f"There is no provider {command.words[0]!r}. {hint}")
         return _table([model for provider in chosen for model in _models_of(client, provider)], "models")
 
-    def _do_runs(self, command: cell.Command) -> Any:
+    def _do_runs(self, command: Command) -> Any:
         from xpander_magics.store.columns import STATUSES
 
         name = _checked_name(command.out)
@@ -202,7 +203,7 @@ class XpanderMagics(Magics):
         self._bind(name, frame)
         return None if name else frame
 
-    def _do_show(self, command: cell.Command) -> Any:
+    def _do_show(self, command: Command) -> Any:
         from xpander_magics.display import Stream
 
         view = cell.one_of("--view", command.view, cell.VIEWS)
@@ -214,7 +215,7 @@ class XpanderMagics(Magics):
         Stream(_write, rich=_is_rich(self.shell), view=view).finish(run)
         return None
 
-    def _do_stop(self, command: cell.Command) -> None:
+    def _do_stop(self, command: Command) -> None:
         word = command.words[0] if command.words else None
         if word not in (None, "all"):
             runs = [self._run_named(command)]
@@ -236,7 +237,7 @@ class XpanderMagics(Magics):
         if failure is not None:
             raise failure
 
-    def _do_usage(self, command: cell.Command) -> Any:
+    def _do_usage(self, command: Command) -> Any:
         if command.words:
             runs = [self._run_named(command)]
         else:
@@ -251,7 +252,7 @@ class XpanderMagics(Magics):
         columns = ["run_id", "model", "prompt_tokens", "completion_tokens", "total_tokens", "actions", "cost_usd"]
         return frame_of(runs)[[*columns, "is_byok"]]
 
-    def _do_thread(self, command: cell.Command) -> Any:
+    def _do_thread(self, command: Command) -> Any:
         run = self._run_named(command)
         if run.task_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation: it started no task.")
@@ -260,7 +261,7 @@ class XpanderMagics(Magics):
         parts = self.session.client.full_thread(run.task_id)
         return _table([_within(message, part) for part, messages in parts.items() for message in messages], "thread")
 
-    def _do_tag(self, command: cell.Command) -> None:
+    def _do_tag(self, command: Command) -> None:
         if len(command.words) < 2:
             raise ConfigError("%xpander tag takes a run and at least one tag.")
         ref, *tags = command.words
@@ -270,7 +271,7 @@ class XpanderMagics(Magics):
         run.tags[:] = kept
         _write(f"Run {run.run_id[:8]} has the tags: {', '.join(kept) or 'none'}.\n")
 
-    def _run_named(self, command: cell.Command) -> Run:
+    def _run_named(self, command: Command) -> Run:
         if not command.words:
             raise ConfigError(
                 f"%xpander {command.name} takes a run: its id, or a variable that holds it. %xpander runs"
@@ -278,7 +279,7 @@ class XpanderMagics(Magics):
         return self.session.find(command.words[0], self.shell.user_ns)
 
 
-XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\n\nCommands:\n\n{cell.command_help()}"
+XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\n\nCommands:\n\n{command_help()}"
 
 
 def _models_of(client: Any, provider: str) -> list[Any]:

@@ -30,6 +30,8 @@ def schema_from(given: Any) -> dict[str, Any]:
             f"--schema takes a dict, a path to a .json file or a pydantic model class, not a {type(given).__name__}."
         )
     schema = dict(given)
+    if not isinstance(schema.get("$schema", ""), str):
+        raise SchemaError("The schema is no JSON Schema: its $schema is no text.")
     import jsonschema
 
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import ssl
 import time
@@ -113,15 +114,9 @@ class Transport:
         self._connect_timeout = connect_timeout
         self._retries = retries
         self._redact = Redactor([key.reveal()])
-        self._session = _Session()
-        # A proxy is no way to this machine, and must not see the key of a server that runs here.
-        parts = urlsplit(base_url)
-        self._session.trust_env = parts.scheme != "http" or not is_loopback(parts.hostname or "")
-        self._session.auth = _KeyAuth(key)
-        self._session.headers.update({"User-Agent": "xpander_magics", "Accept-Encoding": "identity"})
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._key = key
+        self._connections = connections
+        self._session, self._pid = self._new_session(), os.getpid()
         self.pacer = Pacer()
 
     def close(self) -> None:
@@ -213,6 +208,17 @@ class Transport:
     def _host(self) -> str:
         return urlsplit(self.base_url).netloc
 
+    def _new_session(self) -> requests.Session:
+        session, parts = _Session(), urlsplit(self.base_url)
+        # A proxy is no way to this machine, and must not see the key of a server that runs here.
+        session.trust_env = parts.scheme != "http" or not is_loopback(parts.hostname or "")
+        session.auth = _KeyAuth(self._key)
+        session.headers.update({"User-Agent": "xpander_magics", "Accept-Encoding": "identity"})
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self._connections, max_retries=0)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        return session
+
     def _once(
         self,
         method: str,
@@ -228,6 +234,9 @@ class Transport:
         if on_attempt is not None:
             on_attempt()
         timeout = (min(self._connect_timeout, left), left if patient else min(self.read_timeout, left))
+        if self._pid != os.getpid():
+            # A forked process must not read the answers that its parent's connections bring.
+            self._session, self._pid = self._new_session(), os.getpid()
         url = self.base_url + path
         for _ in range(_MOST_REDIRECTS):
             try:

@@ -1,0 +1,134 @@
+"""A ``%xpander`` line becomes a ``Command``. One table feeds the parser, the help and the completion."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from xpander_magics.cell import Options, Parser, parse_cell, split, whole, words_left
+from xpander_magics.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A command of ``%xpander``: its arguments in the notation of a usage line, and what it does."""
+
+    name: str
+    arguments: str
+    help: str
+
+
+COMMANDS = tuple(
+    CommandSpec(*row)
+    for row in (
+        ("status", "", "where requests go, with which key, what is chosen, where runs are kept"),
+        ("login", "", "ask for the API key, without echo; kept in the system's keyring if there is one"),
+        ("logout", "", "forget the key that login was given"),
+        ("local", "[stop] [--file YAML] [--gguf FILE]", "start the embedded local server and use it, or stop it"),
+        ("use", "[TARGET] [options | --clear]", "options of %%xpander that later cells have by default"),
+        ("agents", "", "the agents, as a DataFrame"),
+        ("workflows", "", "the workflows, as a DataFrame"),
+        ("providers", "", "the providers of models, as a DataFrame"),
+        ("models", "[PROVIDER]", "the models of one provider or of all, as a DataFrame"),
+        (
+            "runs",
+            "[--experiment NAME] [--tag T] [--status S] [--target NAME] [--last N] [-o NAME]",
+            "the kept runs, as a DataFrame, newest last",
+        ),
+        ("show", "RUN [--view V]", "one run as it stands now: what is under way is asked for again"),
+        ("stop", "[RUN|all]", "stop a task; the newest one under way when none is named"),
+        ("usage", "[RUN]", "ask what a run used and cost; all of the last 1000 that lack it when none is named"),
+        ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
+        ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
+        ("help", "[COMMAND]", "this help, or a command's"),
+    )
+)
+COMMAND_NAMES = tuple(spec.name for spec in COMMANDS)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a ``%xpander`` line says; only what its command takes is set."""
+
+    name: str
+    words: tuple[str, ...] = ()
+    options: Options | None = None
+    experiment: str | None = None
+    tag: str | None = None
+    status: str | None = None
+    target: str | None = None
+    last: int | None = None
+    out: str | None = None
+    view: str | None = None
+    file: str | None = None
+    gguf: tuple[str, ...] = ()
+    full: bool = False
+    remove: bool = False
+    clear: bool = False
+
+
+_COMMAND_FLAGS = ("full", "remove", "clear")
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command's options; its words are what it leaves over."""
+    p = Parser(prog=f"%xpander {name}")
+    usage = next(spec.arguments for spec in COMMANDS if spec.name == name)
+    for flag in _COMMAND_FLAGS:
+        if f"--{flag}" in usage:
+            p.add_argument(f"--{flag}", action="store_true")
+    for option in ("experiment", "tag", "status", "target", "view", "file"):
+        if f"--{option} " in usage:
+            p.add_argument(f"--{option}")
+    if "--last" in usage:
+        p.add_argument("--last", type=whole)
+    if "-o " in usage:
+        p.add_argument("-o", "--out")
+    if "--gguf" in usage:
+        p.add_argument("--gguf", action="append")
+    return p
+
+
+def parse_command(line: str) -> Command:
+    """The command of a ``%xpander`` line; ``help`` for an empty one.
+
+    Raises:
+        ConfigError: an unknown command (with the nearest), or arguments that it doesn't take.
+    """
+    name, rest = (*line.split(None, 1), "", "")[:2]
+    name = name or "help"
+    if name not in COMMAND_NAMES:
+        hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
+        raise ConfigError(f"There is no command {name!r}. {hint}")
+    if name == "use":
+        words = split(rest)
+        clear = "--clear" in words
+        return Command(name, options=parse_cell(shlex.join(w for w in words if w != "--clear")), clear=clear)
+    parser = command_parser(name)
+    given, left = parser.parse_known_args(split(rest))
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
+    if "gguf" in values:
+        values["gguf"] = values["gguf"] or ()
+    return Command(name, words=tuple(words_left(parser, left, most=_most_words(name))), **values)
+
+
+def _most_words(name: str) -> int:
+    if name == "tag":
+        return 100
+    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "help") else 0
+
+
+def command_help(name: str | None = None) -> str:
+    """What ``%xpander help`` shows.
+
+    Raises:
+        ConfigError: there is no such command.
+    """
+    if name is not None and name not in COMMAND_NAMES:
+        raise ConfigError(f"There is no command {name!r}. {did_you_mean(name, COMMAND_NAMES)}".rstrip())
+    rows = [spec for spec in COMMANDS if name in (None, spec.name)]
+    lines = [f"  %xpander {f'{spec.name} {spec.arguments}'.rstrip()}\n      {spec.help}" for spec in rows]
+    tail = "" if name else "\nRUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
+    return "\n".join(lines) + "\n" + tail
