@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,40 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from xpander_magics.client import Client
+from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
+from xpander_magics.local.models import ensure
 from xpander_magics.results import Run
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What can't be had here is a skip that says so; in CI, where it must be had, a failure."""
+    why = None
+    if item.get_closest_marker("network"):
+        why = no_index()
+    if why is None and item.get_closest_marker("model"):
+        why = no_weights()
+    if why is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+
+
+@functools.cache
+def no_index() -> str | None:
+    """Why the package index can't be had, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, "platformdirs"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return f"no package index: {done.stderr.strip()[-200:]}" if done.returncode else None
+
+
+@functools.cache
+def no_weights() -> str | None:
+    """Why the smaller model's weights can't be had, or None."""
+    try:
+        ensure("smollm2-135m-instruct")
+    except ConfigError as error:
+        return f"no weights: {error}"
+    return None
 
 
 class Notebook:

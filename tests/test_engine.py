@@ -54,8 +54,8 @@ class Bench:
         self.service = service
         self.path = folder / "runs.db"
         self.store = Store(f"sqlite:///{self.path}")
-        self.client = Client(service.key, service.url, retries=1, read_timeout=1, timeout=20)
-        self.engine = Engine(self.client, self.store, pause_wait=0.4)
+        self.client = Client(service.key, service.url, retries=1, read_timeout=0.6, timeout=20)
+        self.engine = Engine(self.client, self.store, pause_wait=0.25)
 
     def plan(self, mode: str = "sync", text: str = "hello", **more: Any) -> Plan:
         fields = more.pop("fields", {})
@@ -301,8 +301,8 @@ def test_paused_is_returned_after_a_while(bench: Bench, mode: str, why: dict[str
 
 def test_approved_in_time_it_goes_on_as_long_as_it_may(bench: Bench) -> None:
     """The short wait for a person ends with the pause, not with the run."""
-    sent: list[Piece] = [created(), event("task_updated", {"id": "TASK", "status": "paused"}), 0.2]
-    sent += [event("task_updated", {"id": "TASK", "status": "executing"}), 0.7, finished()]
+    sent: list[Piece] = [created(), event("task_updated", {"id": "TASK", "status": "paused"}), 0.1]
+    sent += [event("task_updated", {"id": "TASK", "status": "executing"}), 0.5, finished()]
     bench.service.on(INVOKE["stream"], stream(*sent, work=True))
     run = bench.run("stream")
     assert (run.status, run.result) == ("completed", "hi")

@@ -32,7 +32,7 @@ def run_main(*args: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
 
 @pytest.mark.model
 @pytest.mark.network
-def test_the_demo_does_the_main_job(weights: None, tmp_path: Path) -> None:
+def test_the_demo_does_the_main_job(tmp_path: Path) -> None:
     done = run_main("demo", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr

@@ -115,7 +115,7 @@ class XpanderMagics(Magics):
         chosen = ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
         try:
             url: str = config.base_url_from(session.base_url)
-            key = session.client.key_shown
+            key = "its own, for as long as it runs" if session.local else session.client.key_shown
         except AuthError:
             key = "none: set XPANDER_API_KEY, or %xpander login; without one: %xpander local"
         _write(
