@@ -20,6 +20,7 @@ from xpander_magics.local.agents import Provider
 
 Say = Callable[[str], None]
 
+
 class EngineError(Exception):
     """The engine can't answer; its words are for the user."""
 
