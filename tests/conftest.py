@@ -10,17 +10,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from notebook_shell import Notebook
 from traitlets.config import Config
 
 from xpander_magics.client import Client
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
-from xpander_magics.results import Run
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -51,42 +50,6 @@ def no_weights() -> str | None:
     except ConfigError as error:
         return f"no weights: {error}"
     return None
-
-
-class Notebook:
-    """A fresh IPython with the extension loaded.
-
-    Attributes:
-        ns: the notebook's variables.
-        client: a client of the same server, to see what has reached it.
-    """
-
-    def __init__(self, shell: InteractiveShell, client: Client) -> None:
-        self.shell = shell
-        self.ns: dict[str, Any] = shell.user_ns
-        self.client = client
-
-    def run(self, source: str) -> Any:
-        """Runs a cell; returns its value, and raises its error after IPython has shown it."""
-        outcome = self.shell.run_cell(source)
-        outcome.raise_error()
-        return outcome.result
-
-    def ask(self, line: str, body: str = "hello") -> Run:
-        """Runs a ``%%xpander`` cell; returns what it has bound."""
-        self.run(f"%%xpander {line} -o answer\n{body}")
-        run = self.ns["answer"]
-        assert isinstance(run, Run)
-        return run
-
-    def task(self, run: Run) -> dict[str, Any]:
-        """The task of a run as the server has it."""
-        assert run.task_id is not None
-        return self.client.task(run.task_id).raw
-
-    def newest_tasks(self) -> list[tuple[Any, ...]]:
-        """What changes whenever something is sent."""
-        return [(task.id, task.created_at) for task in self.client.tasks(limit=3)]
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 import pytest
-from conftest import Notebook
 from IPython.core.interactiveshell import InteractiveShell
+from notebook_shell import Notebook
 
 from xpander_magics.commands import COMMAND_NAMES
 from xpander_magics.complete import Completer

@@ -6,9 +6,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from conftest import Notebook
 from hypothesis import given
 from hypothesis import strategies as st
+from notebook_shell import Notebook
 
 from xpander_magics.contract import Event
 from xpander_magics.display import Stream, as_html, as_text, facts, run_bundle, safe_html, waiting_for

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Notebook
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from notebook_shell import Notebook
 
 from xpander_magics.cell import Options
 from xpander_magics.client import Client

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pydantic
 import pytest
-from conftest import Notebook
+from notebook_shell import Notebook
 
 from xpander_magics import errors
 from xpander_magics.errors import (

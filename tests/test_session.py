@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Notebook
+from notebook_shell import Notebook
 
 from xpander_magics.cell import Options
 from xpander_magics.errors import ConfigError, NotFoundError, TaskFailed

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Api
+from api import Api
 
 from xpander_magics.local import LocalServer, ensure
 from xpander_magics.local.gguf import _llama
