@@ -36,7 +36,7 @@ from xpander_magics.client import Client
 from xpander_magics.contract import MODES, Event
 from xpander_magics.engine import Engine
 from xpander_magics.plan import Plan
-from xpander_magics.results import Run
+from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import MASK, Redactor
 from xpander_magics.store import Store
 from xpander_magics.targets import Target
@@ -468,7 +468,7 @@ def test_a_listener_that_breaks_loses_nothing(bench: Bench) -> None:
 def test_a_run_of_a_killed_kernel_is_found(bench: Bench) -> None:
     """It was kept as planned, and sent; its task's id was never heard of."""
     plan = bench.plan("async")
-    plan.run.created_at = None
+    plan.run.sent_at = utc_now()
     bench.store.add([plan.run])
     bench.client.events(plan.call, bench.client.deadline(), "async").send(None)
     run = bench.store.find(plan.run.run_id)

@@ -521,3 +521,17 @@ def test_run_from_python(notebook: Notebook) -> None:
     assert frame["created_at"].iloc[0] <= datetime.now(timezone.utc)
     assert api.runs(status="failed").empty
     assert errors.XpanderError is XpanderError
+
+
+def test_of_an_mcp_server_only_what_its_names_call_secret_is_masked(notebook: Notebook) -> None:
+    """Its address and transport are words that prompts and answers may well hold."""
+    config = {
+        "url": "https://mcp.example.com/sse",
+        "transport": "streamable-http",
+        "headers": {"Authorization": "Bearer s3cr3t-of-headers"},
+        "api_key": "s3cr3t-of-the-key",
+    }
+    notebook.ns["mcp"] = {"name": "m", "config": config}
+    text = "streamable-http at https://mcp.example.com/sse with s3cr3t-of-headers and s3cr3t-of-the-key"
+    run = notebook.ask("echo --mcp mcp", text)
+    assert run.result == run.prompt == "streamable-http at https://mcp.example.com/sse with *** and ***"

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpander_magics.safety import MASK, Redactor, StreamRedactor, plain, secret_variables, strings_in
+from xpander_magics.errors import ConfigError
+from xpander_magics.safety import (
+    MASK,
+    Redactor,
+    StreamRedactor,
+    is_secret_name,
+    plain,
+    secret_variables,
+    strings_in,
+)
 
 SECRET = "sk-0123456789abcdef"
 
@@ -140,3 +149,24 @@ def test_plain_never_breaks_and_can_be_printed(text: str, at: int) -> None:
     assert plain(plain(text)) == plain(text)
     if text[at - 1 : at] != "\r":
         assert plain(text[:at]) + plain(text[at:]) == plain(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["DB_PASS", "MYSQL_PWD", "SSHPASS", "AUTH_HEADER", "MY_PAT", "apiKey", "Authorization"]
+)
+def test_names_that_say_secret(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "PATH", "SSH_AUTH_SOCK", "KEYBOARD", "AUTHOR", "COMPASS", "url"])
+def test_names_that_do_not(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+def test_a_password_in_any_url_is_a_secret() -> None:
+    environ = {"DATABASE_URL": "postgresql://me:hunter2-hunter2@db.example/x", "HOME_PAGE": "https://example.org/a"}
+    assert secret_variables(environ) == {"DATABASE_URL": "hunter2-hunter2"}
+
+
+def test_messages_of_errors_are_plain() -> None:
+    assert str(ConfigError("red \x1b[31m \u202e")) == "red \ufffd[31m \ufffd"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 from pathlib import Path
 
 import pytest
@@ -60,7 +63,8 @@ def test_a_run_from_the_store_can_go_on(notebook: Notebook) -> None:
     run = notebook.ask("echo", "one")
     kept = default_session().store.find(run.run_id)
     assert kept.reply("two").thread_id == run.thread_id
-    assert kept.refresh().result == "two"
+    # The service now tells of the second turn under that id; the first one's answer stays its own.
+    assert kept.refresh().result == "one"
 
 
 def test_find(notebook: Notebook) -> None:
@@ -106,3 +110,87 @@ def test_stopping_twice_is_fine(notebook: Notebook) -> None:
     assert session.stop_local() is False
     session.close()
     session.close()
+
+
+def test_an_earlier_turn_is_not_overwritten_by_a_later_one(notebook: Notebook) -> None:
+    """Within a conversation every task has the conversation's id, and the service tells of the newest alone."""
+    first = notebook.ask("echo --no-usage", "first prompt")
+    second = first.reply("a longer second prompt")
+    assert second.task_id == first.task_id
+    before = (first.result, first.total_tokens, first.cost_usd)
+    first.refresh()
+    first.stop()
+    with pytest.raises(ConfigError, match="has gone on"):
+        notebook.run(f"%xpander usage {first.run_id}")
+    assert (first.result, first.total_tokens, first.cost_usd) == before
+    kept = default_session().store.find(first.run_id)
+    assert (kept.result, kept.total_tokens, kept.cost_usd) == before
+    assert second.refresh().result == "a longer second prompt"
+
+
+def test_a_turn_that_went_on_before_it_was_collected(notebook: Notebook) -> None:
+    first = notebook.ask("echo", "first prompt")
+    first.reply("second prompt")
+    first.status, first.result = "executing", None
+    with pytest.raises(ConfigError, match="has gone on"):
+        first.refresh()
+    with pytest.raises(ConfigError, match="has gone on"):
+        first.stop()
+
+
+def test_a_run_is_asked_for_where_it_was_sent(notebook: Notebook) -> None:
+    run = notebook.ask("echo", "one")
+    before = notebook.newest_tasks()
+    run.base_url = "https://elsewhere.example"
+    notebook.ns["run"] = run
+    for act in (run.refresh, lambda: run.reply("two"), lambda: notebook.run("%%xpander echo --thread run\ntwo")):
+        with pytest.raises(ConfigError, match=r"was sent to https://elsewhere\.example"):
+            act()
+    run.status = "executing"
+    with pytest.raises(ConfigError, match=r"was sent to https://elsewhere\.example"):
+        run.stop()
+    assert notebook.newest_tasks() == before
+
+
+def test_after_the_local_server_has_died_nothing_goes_elsewhere(notebook: Notebook) -> None:
+    """The environment holds a key for another service; re-running a failed cell is what everyone does."""
+    session = default_session()
+    before = notebook.newest_tasks()
+    local = session.start_local()
+    local.stop()
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="local server has ended"):
+            notebook.run("%%xpander echo\nhello")
+    assert notebook.newest_tasks() == before
+    notebook.run("%xpander local stop")
+    assert notebook.ask("echo").result == "hello"
+
+
+def test_a_run_says_when_it_left_before_it_left(notebook: Notebook) -> None:
+    """A kernel that dies while a request is on its way leaves a run that can be looked for."""
+    session = default_session()
+    seen: list[object] = []
+    plan = session.plan(Options(target="echo", mode="sync"), "hello", {})
+    session.engine.run(plan, lambda run, event, piece: seen.append(session.store.find(run.run_id).sent_at))
+    assert seen
+    assert all(seen)
+
+
+def test_runs_can_be_copied_and_pickled(notebook: Notebook) -> None:
+    run = notebook.ask("echo", "one")
+    for copied in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
+        assert (copied.run_id, copied.result, copied.session) == (run.run_id, "one", None)
+        assert copied.reply("two").result == "two"
+    assert dataclasses.asdict(run)["result"] == "one"
+
+
+def test_a_reused_run_says_so(notebook: Notebook) -> None:
+    assert not notebook.ask("echo --cached", "the same").reused
+    assert notebook.ask("echo --cached", "the same").reused
+
+
+def test_a_collected_run_sheds_the_error_of_its_way(notebook: Notebook) -> None:
+    run = notebook.ask("echo", "one")
+    run.status, run.error, run.error_type = "executing", "Interrupted.", "Interrupted"
+    run.stop()
+    assert (run.status, run.error, run.error_type) == ("completed", None, None)

@@ -39,6 +39,8 @@ def base_url_from(option: str | None = None) -> str:
     Raises:
         ConfigError: it is no http(s) URL, holds a password, or is unencrypted and not this machine.
     """
+    if not isinstance(option, (str, type(None))):
+        raise ConfigError(f"The base URL is a string, not a {type(option).__name__}.")
     url = (option or os.environ.get("XPANDER_BASE_URL") or DEFAULT_BASE_URL).strip().rstrip("/")
     try:
         parts = urlsplit(url)
@@ -71,6 +73,8 @@ def key_from(base_url: str, option: str | None = None) -> Key:
     Raises:
         AuthError: there is none, or it can't be a header's value.
     """
+    if not isinstance(option, (str, type(None))):
+        raise AuthError(f"The API key is a string, not a {type(option).__name__}.")
     value, source = option, "given"
     if not value:
         value, source = os.environ.get("XPANDER_API_KEY"), "XPANDER_API_KEY"

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.client import Call, Client
+from xpander_magics.client import Call, Client, mark_of
 from xpander_magics.contract import TASK_EVENTS, Event, Task
-from xpander_magics.plan import Plan
+from xpander_magics.plan import Plan, check_service
 from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import StreamRedactor
 from xpander_magics.schemas import check, parse_json
@@ -29,6 +29,10 @@ Listener = Callable[[Run, Event, str], None]
 # An interrupted kernel should answer within two seconds; a timed-out run may take a little longer.
 _STOP_WHEN_INTERRUPTED = 1.5
 _STOP_WHEN_TIMED_OUT = 10.0
+
+
+class _GoneOn(errors.ConfigError):
+    """The conversation has a newer turn, and the service no longer tells of this one."""
 
 
 class Engine:
@@ -58,14 +62,78 @@ class Engine:
             Interrupted: the kernel was interrupted.
             All but the first StoreError carry the ``run``.
         """
+        # Set before it is so: a kernel that dies from here on leaves a run that may have been sent.
+        plan.run.sent_at = utc_now()
         self._store.add([plan.run])
         return _Execution(self._client, self._store, plan, listen, self._pause_wait).run()
 
     def refresh(self, run: Run, redact: Callable[[Any], Any], *, usage: bool = True) -> Run:
-        """Asks how the task of a run stands and what it used, and keeps that."""
-        task = self._client.task(run.task_id) if run.task_id else self._find(run)
+        """Asks how the task of a run stands and what it used, and keeps that.
+
+        Raises:
+            ConfigError: the run is another service's; or its conversation has gone on before it had ended
+                here (one that had stays as it is).
+        """
+        try:
+            task = self._task_of(run)
+        except _GoneOn:
+            if run.ended:
+                return run
+            raise
         if task is None:
             return run
+        self._collect(run, task, redact)
+        if run.ended and usage:
+            run.apply_usage(self._client.usage(task.id))
+            self._store.update(run)
+        return run
+
+    def read_usage(self, run: Run) -> None:
+        """Asks what a run used and cost, and keeps that. Raises as ``refresh``."""
+        task = self._task_of(run)
+        if task is not None:
+            run.apply_usage(self._client.usage(task.id))
+            self._store.update(run)
+
+    def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
+        """Asks the service to stop a run's task, and keeps what it answers; an ended run stays as it is.
+
+        Raises:
+            ConfigError: as for ``refresh``, or there is no task.
+        """
+        if run.ended and run.task_id:
+            return run
+        task = self._task_of(run)
+        if task is None:
+            raise errors.ConfigError(f"Run {run.run_id[:8]} has no task to stop: it is {run.status}.")
+        self._collect(run, self._client.stop(task.id), redact)
+        return run
+
+    def _task_of(self, run: Run) -> Task | None:
+        """The task of a run as it stands; None where it has none that can be found."""
+        check_service(run, self._client)
+        if run.task_id is None:
+            return self._find(run)
+        task = self._client.task(run.task_id)
+        # Within a conversation the task's id is the conversation's, and tells of its newest turn alone.
+        if mark_of(task) not in (None, run.run_id):
+            raise _GoneOn(
+                f"The conversation of run {run.run_id[:8]} has gone on; the service tells of its newest turn alone.\n"
+                f"The run is kept as it was ({run.status}); %xpander thread {run.run_id[:8]} shows the conversation."
+            )
+        return task
+
+    def _find(self, run: Run) -> Task | None:
+        """The task of a run that never heard of it: sent by a killed kernel, or its answer lost."""
+        if run.status not in ("planned", "unknown") or run.target_id is None or run.sent_at is None:
+            return None
+        body = {"id": run.thread_id} if run.thread_id else {}
+        target = Target(run.target_kind or "agent", run.target_id, run.target or run.target_id)
+        call = Call(target, body, run.version, run.run_id, sent_at=run.sent_at)
+        return self._client.find(call, self._client.deadline(), once=True)
+
+    def _collect(self, run: Run, task: Task, redact: Callable[[Any], Any]) -> None:
+        """Takes over and keeps how a task stands."""
         run.apply_task(Task(redact(task.raw)))
         if run.ended:
             # What went wrong on the way no longer counts.
@@ -73,36 +141,7 @@ class Engine:
             problem = _judge(run, run.request.get("output_schema"), redact)
             if problem is not None:
                 run.error, run.error_type = redact(str(problem)), type(problem).__name__
-        # The outcome is kept before its price is asked for.
         self._store.update(run)
-        if run.ended and usage:
-            self.read_usage(run)
-            self._store.update(run)
-        return run
-
-    def _find(self, run: Run) -> Task | None:
-        """The task of a run that never heard of it: sent by a killed kernel, or its answer lost."""
-        if run.status not in ("planned", "unknown") or run.target_id is None:
-            return None
-        body = {"id": run.thread_id} if run.thread_id else {}
-        target = Target(run.target_kind or "agent", run.target_id, run.target or run.target_id)
-        call = Call(target, body, run.version, run.run_id, sent_at=run.sent_at or run.created_at)
-        return self._client.find(call, self._client.deadline(), once=True)
-
-    def read_usage(self, run: Run) -> None:
-        """Asks what a run used and cost; the caller keeps it."""
-        if run.task_id is not None:
-            run.apply_usage(self._client.usage(run.task_id))
-
-    def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
-        """Asks the service to stop a run's task, and keeps what it answers."""
-        found = None if run.task_id else self._find(run)
-        task_id = run.task_id or (found.id if found else None)
-        if task_id is None:
-            raise errors.ConfigError(f"Run {run.run_id[:8]} has no task to stop: it is {run.status}.")
-        run.apply_task(Task(redact(self._client.stop(task_id).raw)))
-        self._store.update(run)
-        return run
 
 
 class _Execution:
@@ -145,7 +184,6 @@ class _Execution:
 
     def _follow(self, deadline: Deadline) -> None:
         run, plan = self._run, self._plan
-        run.sent_at = utc_now()
         with closing(self._client.events(plan.call, deadline, plan.mode)) as events:
             for event in events:
                 run.latency_s = time.monotonic() - self._begun
@@ -230,11 +268,7 @@ class _Execution:
 
     def _with_way_on(self, error: errors.ServiceError) -> errors.ServiceError:
         if self._run.status == "unknown":
-            way = (
-                "refresh() asks again."
-                if self._run.task_id
-                else "Look for its task at xpander.ai before you send it again."
-            )
+            way = f"%xpander show {self._run.run_id[:8]} asks again, before you send it again."
             error.args = (f"{error}\nWhether the task has run is not known. {way}",)
         return error
 
@@ -259,8 +293,10 @@ class _Execution:
         self._settle_answer()
         if run.ended:
             return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted; its task had ended as {run.status}.")
-        if self._plan.on_interrupt == "detach":
-            done = "Its task runs on; refresh() collects it."
+        if not self._plan.call.attempts:
+            done = "Nothing was sent."
+        elif self._plan.on_interrupt == "detach":
+            done = f"Its task runs on; %xpander show {run.run_id[:8]} collects it."
         elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
             done = "Its task was stopped."
         else:

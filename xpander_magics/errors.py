@@ -44,8 +44,7 @@ class _ShownBriefly:
         """What IPython prints in place of its own traceback."""
         if _ShownBriefly._show_traceback:
             return traceback.format_exception(*sys.exc_info())
-        # The message may quote what a service or a model wrote.
-        return [plain(f"{type(self).__name__}: {self}")]
+        return [f"{type(self).__name__}: {self}"]
 
 
 def show_tracebacks(wanted: bool) -> None:
@@ -61,6 +60,10 @@ class XpanderError(_ShownBriefly, Exception):
     """
 
     run: Run | None = None
+
+    def __init__(self, message: str = "") -> None:
+        # The message may quote what a service or a model wrote, and is shown in many places.
+        super().__init__(plain(message))
 
 
 class ConfigError(XpanderError):

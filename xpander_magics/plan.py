@@ -13,7 +13,7 @@ from xpander_magics.client import MARK, Call, Client
 from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES
 from xpander_magics.errors import ConfigError, NotFoundError, SecretError, did_you_mean
 from xpander_magics.results import Run, utc_now, without_secret_fields
-from xpander_magics.safety import Redactor, secret_variables, strings_in
+from xpander_magics.safety import Redactor, is_secret_name, secret_variables, strings_in
 from xpander_magics.schemas import schema_from
 from xpander_magics.template import Rendered, render
 
@@ -124,6 +124,19 @@ def make_plan(
         schema=fields.get("output_schema"),
         wants_json=fields.get("output_format") == "json",
     )
+
+
+def check_service(run: Run, client: Client) -> None:
+    """Says no to asking one service about a run of another.
+
+    Raises:
+        ConfigError: the run was sent elsewhere; says where.
+    """
+    if run.base_url not in (None, client.base_url):
+        raise ConfigError(
+            f"Run {run.run_id[:8]} was sent to {run.base_url}; this kernel now talks to {client.base_url}.\n"
+            "%xpander status shows where requests go."
+        )
 
 
 def _describe(run: Run, call: Call, redact: Redactor) -> None:
@@ -265,6 +278,7 @@ def _thread(given: Any, variables: Mapping[str, Any], client: Client, find_run: 
     if isinstance(named, Run):
         if named.thread_id is None:
             raise ConfigError("--thread: that run has no conversation: it started no task.")
+        check_service(named, client)
         return named.thread_id
     if isinstance(given, str):
         try:
@@ -304,19 +318,24 @@ def _named(option: str, given: Any, variables: Mapping[str, Any], *, several: bo
 
 
 def _secrets_in(fields: Mapping[str, Any]) -> list[str]:
-    """The values of the fields that are for the service alone."""
-    values = [fields.get(name) for name in SECRET_FIELDS if name != "mcp_servers"]
-    servers = fields.get("mcp_servers")
-    if isinstance(servers, list):
-        values += [server.get("config") for server in servers if isinstance(server, dict)]
-    return [text for value in values for text in _values_in(value)]
+    """The secret values in the fields that are for the service alone."""
+    tokens = [*strings_in(list((fields.get("user_tokens") or {}).values())), fields.get("user_oidc_token") or ""]
+    return [*tokens, *_secret_settings(fields.get("mcp_servers"))]
 
 
-def _values_in(value: Any) -> list[str]:
-    """The strings among a JSON value's values; an object's keys aren't secret."""
+def _secret_settings(value: Any, *, all_of_it: bool = False) -> list[str]:
+    """The values in an MCP server's configuration that its names call secret; addresses and the like aren't."""
     if isinstance(value, Mapping):
-        return [text for inner in value.values() for text in _values_in(inner)]
-    return [text for inner in value for text in _values_in(inner)] if isinstance(value, list) else [*strings_in(value)]
+        found = []
+        for name, inner in value.items():
+            secret = all_of_it or name in ("headers", "env") or is_secret_name(str(name))
+            found += _secret_settings(inner, all_of_it=secret)
+        return found
+    if isinstance(value, list):
+        return [text for inner in value for text in _secret_settings(inner, all_of_it=all_of_it)]
+    if not (all_of_it and isinstance(value, str)):
+        return []
+    return [value, value.partition(" ")[2]] if value.lower().startswith(("bearer ", "basic ")) else [value]
 
 
 def _refuse_secrets(prompt: str, fields: Mapping[str, Any], client: Client) -> None:

@@ -75,6 +75,8 @@ class Run:
         cache_key: equal for runs that asked the same of the same target.
         sent_at: when the request left, or None while it surely hasn't.
         events: the events of its stream, in this kernel only.
+        session: what it acts through; in this kernel only.
+        reused: whether ``--cached`` gave it out again; in this kernel only.
     """
 
     run_id: str = field(default_factory=new_run_id)
@@ -130,7 +132,14 @@ class Run:
     cache_key: str | None = None
     sent_at: datetime | None = None
     events: list[Event] = field(default_factory=list)
-    session: Actions | None = None
+
+    def __post_init__(self) -> None:
+        # No fields: a copy of a run, in another process perhaps, has none of this kernel's connections.
+        self.session: Actions | None = None
+        self.reused = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "session": None}
 
     def __repr__(self) -> str:
         model = "/".join(part for part in (self.provider, self.model) if part) or None

@@ -15,8 +15,11 @@ from typing import Any
 MASK = "***"
 # Such as OPENAI_API_KEY, but not KEYBOARD; the longer words also at the end of another, as in PGPASSWORD.
 _SECRET_NAME = re.compile(
-    r"(?:(?<![A-Z])(?:KEY|CREDENTIALS?)|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE)S?(?![A-Z])"
+    r"(?:(?<![A-Z])(?:KEY|CREDENTIALS?|PASS|PWD|PAT|AUTH(?!_SOCK))"
+    r"|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|SSHPASS|AUTHORIZATION)S?(?![A-Z])"
 )
+_NO_SECRETS = frozenset({"PWD", "OLDPWD"})
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 # Shorter values are words of the language more often than secrets.
 _SHORTEST_SECRET = 8
 # C0 and C1 controls but tab and newline; the bidirectional overrides and isolates; other invisibles; half
@@ -36,13 +39,25 @@ def plain(text: str) -> str:
 
 
 def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment's variables that look like secrets by their names, with their values."""
+    """The environment's variables that look like secrets by their names, with their values.
+
+    Of any variable that holds a URL with a password, such as ``DATABASE_URL``: that password.
+    """
     environ = os.environ if environ is None else environ
-    return {
-        name: value
-        for name, value in environ.items()
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name.upper())
-    }
+    found = {}
+    for name, value in environ.items():
+        password = _URL_PASSWORD.search(value)
+        secret = password[1] if password else value if is_secret_name(name) else ""
+        if len(secret) >= _SHORTEST_SECRET:
+            found[name] = secret
+    return found
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable's or a setting's name says that its value is a secret."""
+    # apiKey is API_KEY
+    upper = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+    return upper not in _NO_SECRETS and _SECRET_NAME.search(upper) is not None
 
 
 def strings_in(value: Any) -> Iterable[str]:

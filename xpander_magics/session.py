@@ -73,9 +73,11 @@ class Session:
     def client(self) -> Client:
         """The client of the chosen service; raises AuthError or ConfigError where there can be none."""
         if self.local is not None and not self.local.alive:
-            self.local = None
-            self.disconnect()
-            raise ConfigError("The local server has ended. %xpander local starts it again.")
+            # It stays the choice: the next try must not go to a service that costs money.
+            raise ConfigError(
+                "The local server has ended. %xpander local starts it again; "
+                "%xpander local stop goes back to the configured service."
+            )
         if self._client is None:
             settings = self.settings
             self._client = self._connect(
@@ -217,7 +219,7 @@ class Session:
         if options.cached:
             kept = self.store.cached(plan.run.cache_key or "")
             if kept is not None:
-                kept.session = self
+                kept.session, kept.reused = self, True
                 return kept
         return self.engine.run(plan, listen)
 
@@ -242,8 +244,9 @@ class Session:
     def reply(self, run: Run, text: str) -> Run:
         """Goes on with a run's conversation, with the same target and settings."""
         from xpander_magics.client import MARK
-        from xpander_magics.plan import FIELD_OPTIONS
+        from xpander_magics.plan import FIELD_OPTIONS, check_service
 
+        check_service(run, self.client)
         if run.thread_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
         model = f"{run.requested_provider}/{run.requested_model}" if run.requested_model else None
