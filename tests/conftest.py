@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,12 @@ from xpander_magics.client import Client
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
+
+
+# Started in the background of a script, the tests would inherit that interrupts are ignored, and so would
+# the processes that they start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -160,8 +160,8 @@ def filled(store: Store) -> None:
         ({"run_ids": []}, ""),
         ({"since": datetime.now(timezone.utc) + timedelta(days=1)}, ""),
         ({"since": datetime.now(timezone.utc) - timedelta(days=1)}, "012"),
-        ({"since": datetime.now() - timedelta(minutes=5)}, "012"),
-        ({"since": datetime.now() + timedelta(minutes=5)}, ""),
+        ({"since": datetime.now() - timedelta(days=1)}, "012"),
+        ({"since": datetime.now() + timedelta(days=1)}, ""),
     ],
     ids=str,
 )
