@@ -22,7 +22,6 @@ from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
 
-
 # Started in the background of a script, the tests would inherit that interrupts are ignored, and so would
 # the processes that they start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
