@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,52 @@ def test_signatures() -> None:
     assert list(inspect.signature(xp.runs).parameters) == ["experiment", "status", "target", "tag", "last"]
     for public in (xp.run, xp.runs, xp.Run, xp.Client, xp.Run.reply, xp.Run.stop, xp.Run.refresh):
         assert inspect.getdoc(public)
+
+
+@pytest.mark.parametrize(("name", "part"), [("sweep", "sweeps"), ("compare", "comparisons"), ("read_notebook", "comp")])
+def test_what_later_versions_have(name: str, part: str) -> None:
+    assert not hasattr(xp, name)
+    with pytest.raises(AttributeError, match=rf"xp\.{name} is not in this version \(0\.1\.0\); it comes with {part}"):
+        getattr(xp, name)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        *(({name: 5}, f"{name} takes a text, not a value of type int") for name in ("prompt", "target", "effort")),
+        *(({name: 5}, f"{name} takes a text") for name in ("think", "version", "title", "format", "mode", "note")),
+        ({"experiment": 5}, "experiment takes a text"),
+        ({"model": ["a/b"]}, "model takes a text, not a value of type list"),
+        ({"timeout": "5"}, "timeout takes a number of seconds above 0"),
+        ({"timeout": True}, "timeout takes"),
+        ({"rpm": "a"}, "rpm takes a number of requests a minute above 0"),
+        ({"rpm": [5]}, "rpm takes"),
+        ({"variables": [1]}, "variables takes a dict"),
+        ({"fields": "a=1"}, "fields takes a dict"),
+        ({"tags": [1]}, "tags takes a list of texts"),
+        ({"tags": 5}, "tags takes a list of texts, not a value of type int"),
+        ({"files": {"a": "b"}}, "files takes a list of texts"),
+        ({"usage": "no"}, "usage takes True or False"),
+        ({"cached": 1}, "cached takes True or False"),
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": " \n"}, "prompt is empty"),
+    ],
+)
+def test_arguments_of_another_type(environment: pytest.MonkeyPatch, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(xp.ConfigError) as caught:
+        xp.run(**{"prompt": "hello", **given})
+    assert str(caught.value).startswith(says)
+    assert "%%xpander" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        *(({"last": last}, "last takes a whole number above 0") for last in ("a", -1, 0, True, 1.5)),
+        ({"status": ["failed"]}, "status takes a text, not a value of type list"),
+        ({"tag": 5}, "tag takes a text"),
+    ],
+)
+def test_runs_of_another_type(environment: pytest.MonkeyPatch, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(xp.ConfigError, match=says):
+        xp.runs(**given)

@@ -17,7 +17,7 @@ LAYERS = (
     *("refusals", "transport", "targets", "resources", "client"),
     *("plan", "store", "quote", "engine"),
     # The session starts the local server, which knows no more than errors and the contract.
-    *("local", "session", "api"),
+    *("local", "session", "kept", "api"),
     *("display", "complete", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )

@@ -103,12 +103,17 @@ def test_a_template_with_a_comma_is_one_value() -> None:
         ("--timeout -5", "'-5' is no number above 0"),
         ("--timeout soon", "'soon' is no number above 0"),
         ("--raw=yes", "--raw"),
+        ("--score exact", "--score is not in this version (0.1.0); it comes with comparisons."),
+        ("writer --expected=label", "--expected is not in this version (0.1.0); it comes with comparisons."),
+        ("--zzzzzzzzzzzz x", "%%xpander? shows every option."),
     ],
 )
 def test_a_wrong_line_is_one_error(line: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_cell(line)
     assert says in str(caught.value)
+    assert ".." not in str(caught.value)
+    assert "rgument -" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -225,6 +230,17 @@ def test_commands(line: str, command: Command) -> None:
         ("show --full", "There is no option '--full'"),
         ("show 'a", "A quotation mark is left open"),
         ("use --titel x", "There is no option '--titel'"),
+        ("use --dry-run", "--dry-run is for one cell alone"),
+        ("use -o answer", "--out is for one cell alone"),
+        ("status now.", "takes no further words, not now."),
+        ("runs --qwertzuiop", "%xpander help runs shows every option."),
+        ("runs --last", "--last: expected one argument. %xpander help runs shows"),
+        ("panel", "%xpander panel is not in this version (0.1.0); it comes with widgets."),
+        ("resume", "%xpander resume is not in this version (0.1.0); it comes with sweeps."),
+        *(
+            (f"{name} x", f"%xpander {name} is not in this version (0.1.0); it comes with comparisons.")
+            for name in ("compare", "diff", "score", "vote", "plot", "export", "report")
+        ),
     ],
 )
 def test_a_wrong_command_is_one_error(line: str, says: str) -> None:
@@ -245,6 +261,8 @@ def test_the_help_names_every_command() -> None:
         assert commands.command_help(name).startswith(f"  %xpander {name}")
     with pytest.raises(ConfigError, match="Did you mean show"):
         commands.command_help("shwo")
+    with pytest.raises(ConfigError, match="compare is not in this version"):
+        commands.command_help("compare")
 
 
 def test_the_help_names_every_option() -> None:

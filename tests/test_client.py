@@ -33,6 +33,7 @@ from fault_server import (
 from xpander_magics import errors
 from xpander_magics.client import MARK, Client
 from xpander_magics.contract import INVOKE_FIELDS, MODES, Event
+from xpander_magics.limits import Deadline
 from xpander_magics.targets import Target
 
 CONTRACT = yaml.safe_load((Path(__file__).parent / "contract/openapi.yaml").read_text())
@@ -511,6 +512,115 @@ def test_the_total_is_kept(service: FaultServer, client: Client, mode: str) -> N
     with pytest.raises(errors.Timeout):
         client.invoke(AGENT, "x", mode=mode, timeout=0.7)
     assert time.monotonic() - began < 6
+
+
+# ---- following a task through trouble
+
+
+TROUBLE = [drop(), reply(429, b""), reply(502, b"<html></html>"), drop(by="reset")]
+
+
+@pytest.mark.parametrize("mode", ["async", "stream"])
+def test_trouble_on_the_way_does_not_end_the_following(service: FaultServer, mode: str) -> None:
+    """Whatever the number of retries: the task runs, and costs."""
+    service.on(INVOKE["stream"], stream(*WHOLE, work=True, end="reset"))
+    service.on("GET /v1/tasks/*", *(TROUBLE[:3] if mode == "async" else TROUBLE[3:] + TROUBLE[:2]))
+    with Client(service.key, service.url, retries=0, timeout=60) as client:
+        task = client.invoke(AGENT, "x", mode=mode)
+    assert (task.status, task.result) == ("completed", "hi")
+    assert len(service.requests("GET /v1/tasks/*")) == 4
+    assert invokes(service) == 1
+
+
+def test_the_following_ends_at_the_deadline(service: FaultServer, client: Client) -> None:
+    service.on("GET /v1/tasks/*", drop(), times=1000)
+    with pytest.raises(errors.Timeout, match="2 s"):
+        client.invoke(AGENT, "x", mode="async", timeout=2)
+    assert 1 < len(service.requests("GET /v1/tasks/*")) < 20
+
+
+def test_a_poll_that_is_put_off_waits_as_long_as_it_is_told(service: FaultServer, client: Client) -> None:
+    service.on("GET /v1/tasks/*", reply(429, b"", {"Retry-After": "2"}))
+    assert client.invoke(AGENT, "x", mode="async").status == "completed"
+    first, second = service.requests("GET /v1/tasks/*")
+    assert second.at - first.at >= 1.9
+
+
+@pytest.mark.parametrize("mode", ["async", "stream"])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, errors.AuthError), (404, errors.NotFoundError), (422, errors.InvalidRequestError)]
+)
+def test_other_refusals_end_the_following(
+    service: FaultServer, client: Client, mode: str, status: int, kind: type[errors.ServiceError]
+) -> None:
+    service.on(INVOKE["stream"], stream(*WHOLE, work=True, end="reset"))
+    service.on("GET /v1/tasks/*", reply(status, {"detail": "no"}))
+    with pytest.raises(kind):
+        client.invoke(AGENT, "x", mode=mode)
+    assert len(service.requests("GET /v1/tasks/*")) == 1
+
+
+# ---- the rate
+
+
+def test_stopping_and_looking_for_a_lost_task_do_not_wait_for_their_turn(service: FaultServer, client: Client) -> None:
+    client.pace(0.1)
+    service.on(INVOKE["sync"], drop(work=True))
+    task = client.invoke(AGENT, "x")  # its POST has the turn; the next is in ten minutes
+    assert task.result == "hi"
+    assert client.stop(task.id, deadline=Deadline(1.5)).status == "completed"
+    call = client.prepare(AGENT, "y", id="thread-1")
+    assert client.find(call, Deadline(1.5), once=True) is None
+    assert service.log[-1].path == "/v1/tasks/thread-1"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_call_whose_turn_was_waited_for_is_sent_at_once(client: Client, mode: str) -> None:
+    client.pace(0.1)
+    call, deadline = client.prepare(AGENT, "x"), client.deadline()
+    client.wait_turn(call, deadline)
+    began = time.monotonic()
+    assert next(client.events(call, deadline, mode)).type == "task_created"
+    assert time.monotonic() - began < 60
+    assert call.attempts == 1
+
+
+def test_waiting_for_a_calls_turn_puts_off_its_deadline(service: FaultServer, client: Client) -> None:
+    client.pace(30)
+    client.providers()
+    call, deadline = client.prepare(AGENT, "x"), client.deadline(1.8)
+    client.wait_turn(call, deadline)
+    assert kinds(client.events(call, deadline, "sync"))[-1] == "task_finished"
+    first, second = service.log
+    assert second.at - first.at >= 1.9
+
+
+def test_a_call_that_is_sent_again_waits_for_another_turn(service: FaultServer, client: Client) -> None:
+    client.pace(30)
+    service.on(INVOKE["sync"], reply(503, b""))
+    call, deadline = client.prepare(AGENT, "x"), client.deadline(1.8)
+    client.wait_turn(call, deadline)
+    assert kinds(client.events(call, deadline, "sync"))[-1] == "task_finished"
+    first, second = service.log
+    assert second.at - first.at >= 1.9
+    assert call.attempts == 2
+
+
+def test_usage_can_be_had_at_a_slow_rate(service: FaultServer, client: Client) -> None:
+    client.pace(30)
+    task = client.invoke(AGENT, "x")
+    assert client.usage(task.id, deadline=Deadline(1.8)).cost == 0.01
+    assert service.log[1].at - service.log[0].at >= 1.9
+
+
+def test_polling_at_a_slow_rate_ends_at_the_deadline(service: FaultServer, client: Client) -> None:
+    """The task runs while a poll waits for its turn, so that does count."""
+    client.pace(0.1)
+    began = time.monotonic()
+    with pytest.raises(errors.Timeout):
+        client.invoke(AGENT, "x", mode="async", timeout=1)
+    assert time.monotonic() - began < 30
+    assert len(service.log) == 1
 
 
 # ---- the rest of the contract

@@ -58,6 +58,19 @@ def offered(notebook: Notebook, text: str) -> list[str]:
         ("%%xpander echo\nTell of {{ top", ["topic"]),
         ("%%xpander echo\n{{ a }} top", []),
         ("%%xpander echo\nplain top", []),
+        ("%%xpander agent:ec", ["agent:echo"]),
+        ("%%xpander workflow:ec", ["workflow:echo-twice"]),
+        ("%xpander use workflow:echo", ["workflow:echo-twice"]),
+        ("%%xpander echo --view=ta", ["table"]),
+        ("%%xpander echo --effort=low,h", ["high"]),
+        ("%%xpander echo --model=scripted/ec", ["scripted/echo"]),
+        ("%%xpander echo --title ", []),
+        ("%xpander show z --view ", ["auto", "text", "markdown", "json", "table", "none"]),
+        ("%xpander show z --view=js", ["json"]),
+        ("%xpander show z --v", ["--view"]),
+        ("%xpander show topi", []),
+        ("%xpander local --gguf ", []),
+        ("%xpander runs --experiment ", []),
         ("%time x", []),
         ("xpander sta", []),
         ("print('%xpander sta", []),
@@ -73,11 +86,15 @@ def test_offered(notebook: Notebook, text: str, expected: list[str]) -> None:
 
 def test_runs_are_offered(notebook: Notebook) -> None:
     run = notebook.ask("echo")
+    notebook.ns["topic"] = "no run"
     for line in ("%xpander show ", "%xpander tag ", "%%xpander echo --thread "):
         found = offered(notebook, line)
         assert run.run_id[:8] in found
         assert "answer" in found
         assert offered(notebook, line + run.run_id[:3]) == [run.run_id[:8]]
+        assert "topic" not in found
+    assert "answer" not in offered(notebook, "%xpander tag answer ")
+    assert "answer" in offered(notebook, "%xpander show --view json ")
 
 
 def test_the_shell_completes(notebook: Notebook) -> None:
@@ -90,7 +107,7 @@ def test_the_shell_completes(notebook: Notebook) -> None:
 
 def test_a_name_with_a_space_is_offered_in_quotes(notebook: Notebook) -> None:
     class WithSpaces(Completer):
-        def _targets(self) -> list[str]:
+        def _targets(self, word: str = "") -> list[str]:
             return ['"my agent"', "echo"]
 
     completer = WithSpaces(default_session(), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +13,7 @@ from notebook_shell import Notebook
 
 from xpander_magics.contract import Event
 from xpander_magics.display import Stream, as_html, as_text, facts, run_bundle, safe_html, waiting_for
+from xpander_magics.errors import StoreError, TaskFailed
 from xpander_magics.results import Run
 
 # Each is an attack, and what of it must not be in any shown form.
@@ -184,6 +186,42 @@ def test_a_stream_is_shown_once() -> None:
 def test_a_stream_that_was_cut_shows_the_whole_answer_at_the_end() -> None:
     run = Run(run_id="a" * 32, status="completed", result="one two three")
     assert streamed(["one "], run) == "one \none two three\ncompleted · run aaaaaaaa\n"
+
+
+def test_a_table_in_a_terminal() -> None:
+    rows = [{"a": 1, "b": "x\ny"}, {"a": None, "c": [2]}]
+    run = Run(run_id="a" * 32, status="completed", result=str(rows), output=rows)
+    shown = "a   b   c\n1 x y    \n      [2]\n"
+    assert as_text(run, "table") == f"{shown}completed · run aaaaaaaa"
+    assert streamed([str(rows)], run, "table").endswith(f"\n{shown}completed · run aaaaaaaa\n")
+    assert as_text(Run(status="completed", result="x", output={"a": 1}), "table").startswith("a 1\n")
+
+
+def test_nothing_is_said_twice() -> None:
+    run = Run(run_id="a" * 32, status="failed", result="no paper", error="It failed: no paper", error_type="TaskFailed")
+    assert as_text(run) == "It failed: no paper\nfailed · run aaaaaaaa"
+    assert as_html(run).count("no paper") == 1
+    said: list[str] = []
+    Stream(said.append, rich=False).finish(run, raised=TaskFailed("It failed: no paper"))
+    assert said == ["failed · run aaaaaaaa\n"]
+    said.clear()
+    Stream(said.append, rich=False).finish(run, raised=StoreError("another"))
+    assert said == ["It failed: no paper\nfailed · run aaaaaaaa\n"]
+
+
+def test_a_pause_is_told_once() -> None:
+    said: list[str] = []
+    stream = Stream(said.append, rich=False)
+    run = Run(status="paused", metadata={"hitl_request": {"title": "Send it?"}})
+    stream(run, Event("task_updated", None, None, {}, {}), "")
+    stream.finish(run)
+    assert "".join(said).count("Send it?") == 1
+
+
+def test_a_reused_run_says_so() -> None:
+    run = Run(run_id="a" * 32, status="completed", created_at=datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc))
+    run.reused = True
+    assert facts(run) == "reused: nothing was sent; run of 2026-01-02 03:04 UTC · completed · run aaaaaaaa"
 
 
 def test_progress_overwrites_itself() -> None:

@@ -224,8 +224,8 @@ def test_a_start_without_an_answer_or_a_task(bench: Bench, mode: str) -> None:
 
 def test_the_way_is_lost_in_the_middle(bench: Bench) -> None:
     bench.service.on(INVOKE["stream"], stream(created(), event("chunk", "half"), work=True, end="reset"))
-    bench.service.on("GET /v1/tasks/*", drop(), times=4)
-    run = bench.fails(errors.ServiceError, "stream")
+    bench.service.on("GET /v1/tasks/*", drop(), reply(403, {"detail": "no"}))
+    run = bench.fails(errors.AuthError, "stream")
     assert (run.status, run.result) == ("unknown", "half")
     bench.service._scripts.clear()
     bench.engine.refresh(run, Redactor([]))
@@ -591,3 +591,12 @@ def test_interrupted_after_the_end(service: FaultServer, tmp_path: Path) -> None
 def test_the_request_as_kept_is_json(bench: Bench) -> None:
     run = bench.run("sync", text='quotes " and \\ and é')
     assert json.loads(json.dumps(bench.store.find(run.run_id).request)) == run.request
+
+
+def test_a_rate_is_neither_latency_nor_the_runs_time(bench: Bench) -> None:
+    bench.client.pace(30)  # a turn each two seconds
+    bench.run("sync")
+    run = bench.run("sync", timeout=1.5)
+    assert run.status == "completed"
+    assert run.latency_s is not None
+    assert run.latency_s < 1.5

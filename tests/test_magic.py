@@ -84,6 +84,7 @@ def test_a_failed_task_is_bound_shown_kept_and_raised(
     assert caught.value.run is run
     assert (run.status, run.error_type) == ("failed", "TaskFailed")
     shown = capsys.readouterr().out
+    assert shown.count("out of paper") == 1
     assert "failed · scripted/echo" in shown
     assert shown.endswith(f"TaskFailed: {caught.value}\n")
     assert "Traceback" not in shown
@@ -135,7 +136,7 @@ def test_paused_runs_say_what_they_wait_for(notebook: Notebook, capsys: pytest.C
     run = notebook.ask("echo -m scripted/pause-auth")
     assert run.status == "paused"
     shown = capsys.readouterr().out
-    assert "Paused: sign in to calendar at http://127.0.0.1/sign-in" in shown
+    assert shown.count("Paused: sign in to calendar at http://127.0.0.1/sign-in") == 1
     assert f"Then: %xpander show {run.run_id[:8]}" in shown
     run = notebook.ask("echo -m scripted/pause-hitl --mode async")
     assert "Paused: a person must approve: Send it?" in capsys.readouterr().out
@@ -206,14 +207,18 @@ def test_use_gives_later_cells_their_defaults(notebook: Notebook, capsys: pytest
         ("retired-writer", InvalidRequestError, "INACTIVE"),
         ("-m gpt-5", ConfigError, "--model takes PROVIDER/MODEL"),
         ("-m scripted/ecco", NotFoundError, "scripted lists no model"),
-        ("-m scripted/echo,scripted/ecco", NotFoundError, "scripted lists no model"),
+        ("-m scripted/echo,scripted/ecco", ConfigError, "--model has 2 values, which makes a sweep"),
+        ("-e low,high", ConfigError, "--effort has 2 values, which makes a sweep"),
+        ("--over tickets", ConfigError, "--over makes a sweep"),
+        ("-n 2", ConfigError, "--repeat makes a sweep"),
+        ("--dry-run", ConfigError, "--dry-run is for one cell alone"),
         ("-e lo", ConfigError, "--effort takes"),
         ("--think hard", ConfigError, "--think takes"),
         ("--format xml", ConfigError, "--format takes"),
         ("--mode fast", ConfigError, "--mode takes"),
         ("--view picture", ConfigError, "--view takes"),
         ("--on-interrupt wait", ConfigError, "--on-interrupt takes"),
-        ("-o my-run", ConfigError, "--out takes"),
+        ("-o answer", ConfigError, "--out is for one cell alone"),
         ("--set voice", ConfigError, "--set takes"),
         ("--clear --titel x", ConfigError, "no option '--titel'"),
         ("--clear ecco", NotFoundError, "Did you mean echo?"),
@@ -226,6 +231,12 @@ def test_a_wrong_use_changes_nothing(
     notebook.run("%xpander use echo --title kept")
     assert says in wrong(notebook, f"%xpander use {line}", kind, capsys)
     assert default_session().defaults == Options(target="echo", title="kept")
+
+
+@pytest.mark.parametrize("line", ["-m scripted/echo,scripted/think", "--think default,harder", "--over x", "-n 3"])
+def test_use_refuses_what_a_cell_would(notebook: Notebook, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = wrong(notebook, f"%xpander use echo {line}", ConfigError, capsys)
+    assert told == wrong(notebook, f"%%xpander echo {line}\nhello", ConfigError, capsys)
 
 
 def test_the_target_comes_from_the_environment(notebook: Notebook, environment: pytest.MonkeyPatch) -> None:
@@ -301,9 +312,45 @@ def test_status_without_a_key(
     assert "none: set XPANDER_API_KEY, or %xpander login" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("XPANDER_BASE_URL", "ftp://x", "service  The base URL is no http(s) address"),
+        ("XPANDER_STORE", "nonsense", "runs     "),
+        (
+            "XPANDER_STORE",
+            "sqlite:////proc/nowhere/runs.db",
+            "runs     The run store /proc/nowhere/runs.db can't be used",
+        ),
+    ],
+)
+def test_status_shows_each_problem_in_its_line(
+    notebook: Notebook,
+    name: str,
+    value: str,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv(name, value)
+    notebook.run("%xpander status")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == ["service", "key", "defaults", "runs"]
+    assert any(line.startswith(says) for line in shown)
+
+
+def test_what_a_command_says_cannot_steer_the_terminal(
+    shell: InteractiveShell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text('agents: [{name: "a\\x1b[2J\\u202eb", model: scripted/echo}]')
+    shell.run_cell(f"%xpander local --file {tmp_path / 'mine.yaml'}").raise_error()
+    assert "a\ufffd[2J\ufffdb" in capsys.readouterr().out
+
+
 def test_lists_are_frames(notebook: Notebook) -> None:
     agents = notebook.run("%xpander agents")
     assert {"id", "name", "status", "model_provider", "model_name"} <= set(agents.columns)
+    assert list(agents.columns[:2]) == list(notebook.run("%xpander workflows").columns[:2]) == ["name", "status"]
     assert "echo" in set(agents["name"])
     assert "echo-twice" in set(notebook.run("%xpander workflows")["name"])
     assert "scripted" in set(notebook.run("%xpander providers")["internal_identifier"])
@@ -420,6 +467,7 @@ def test_tag(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "kind", "says"),
     [
         ("sttaus", ConfigError, "There is no command 'sttaus'. Did you mean status"),
+        ("compare answer", ConfigError, "%xpander compare is not in this version"),
         ("status now", ConfigError, "takes no further words"),
         ("login now", ConfigError, "takes no further words"),
         ("logout now", ConfigError, "takes no further words"),
@@ -538,6 +586,18 @@ def test_login_and_logout(
     capsys.readouterr()
     notebook.run("%xpander logout")
     assert capsys.readouterr().out == "There was no key from login.\n"
+
+
+def test_an_interrupt_at_the_prompt_for_the_key(
+    notebook: Notebook, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(prompt: str = "") -> str:
+        raise KeyboardInterrupt
+
+    environment.setattr("getpass.getpass", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        notebook.run("%xpander login")
+    assert capsys.readouterr().out == "Interrupted: No key was given; nothing has changed.\n"
 
 
 def test_a_key_from_login_is_for_its_service_alone(notebook: Notebook, environment: pytest.MonkeyPatch) -> None:

@@ -444,7 +444,7 @@ def test_dry_run(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None
     assert "\x1b" not in shown
     assert "Nothing was sent. 1 run, 3 requests or more, with its polls, to agent echo." in shown
     assert "At least 2 minutes, as --rpm allows." in shown
-    assert "in 1 earlier runs" in shown
+    assert "in 1 earlier run)" in shown
     assert notebook.newest_tasks() == before
     assert len(notebook.run("%xpander runs")) == runs
     assert "never" not in notebook.ns

@@ -153,3 +153,12 @@ def test_a_value_without_text_of_its_own_may_be_named() -> None:
 
     made = render("{{ person.name }}", {"person": Broken()})
     assert (made.text, made.variables) == ("Ada", {"person": "<Broken>"})
+
+
+def test_no_double_full_stop() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise ValueError("It can't be shown.")
+
+    with pytest.raises(TemplateError, match=r"ValueError: It can't be shown\.$"):
+        render("{{ odd }}", {"odd": Odd()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -159,6 +160,17 @@ def test_never_up(transport: Transport) -> None:
     assert not caught.value.maybe_sent
 
 
+@pytest.mark.parametrize(("method", "sent"), [("GET", 3), ("POST", 5)])
+def test_who_only_asks_soon_hears_that_the_network_is_down(method: str, sent: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    dead = Transport(f"http://127.0.0.1:{port}", Key(KEY, "given"), retries=4)
+    attempts: list[int] = []
+    with pytest.raises(errors.ConnectionFailed, match="can't be reached"):
+        dead.json(method, "/v1/x", deadline=Deadline(60), on_attempt=lambda: attempts.append(1))
+    assert len(attempts) == sent
+
+
 def test_an_unknown_host() -> None:
     nowhere = Transport("https://nowhere.invalid", Key(KEY, "given"), retries=0)
     with pytest.raises(errors.ConnectionFailed, match=r"nowhere\.invalid can't be reached") as caught:
@@ -228,10 +240,29 @@ def test_clients_told_the_same_moment_come_back_apart(service: FaultServer) -> N
     assert seconds[-1] - seconds[0] > 0.005
 
 
-def test_still_refused_after_the_retries(service: FaultServer, transport: Transport) -> None:
-    service.on("POST */echo", reply(429, {"detail": "slow down"}), times=3)
+def test_a_start_that_is_put_off_is_sent_again_until_its_deadline(service: FaultServer) -> None:
+    transport = Transport(service.url, Key(KEY, "given"), retries=1)
+    service.on("POST */echo", reply(429, b""), reply(503, b""), reply(429, b""), reply(200, {"ok": 1}))
+    assert post(transport) == {"ok": 1}
+    assert len(service.log) == 4
+    service.on("POST */echo", reply(429, {"detail": "slow down"}), times=1000)
     with pytest.raises(errors.RateLimitError, match="slow down"):
-        post(transport)
+        post(transport, 2)
+    assert len(service.log) > 4 + 2
+
+
+def test_a_start_that_is_put_off_for_no_time_is_not_sent_in_a_rush(service: FaultServer, transport: Transport) -> None:
+    service.on("POST */echo", reply(429, {"detail": "slow down"}, {"Retry-After": "0"}), times=1000)
+    with pytest.raises(errors.RateLimitError, match="slow down"):
+        post(transport, 2)
+    assert 3 < len(service.log) < 20
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_get_is_still_refused_after_the_retries(service: FaultServer, transport: Transport, status: int) -> None:
+    service.on(GET, reply(status, {"detail": "slow down"}), times=3)
+    with pytest.raises(errors.ServiceError, match="slow down"):
+        get(transport)
     assert len(service.log) == 3
 
 
@@ -463,6 +494,72 @@ def test_pace_does_not_wait_longer_than_the_deadline() -> None:
     assert time.monotonic() - began < 3
     pacer.set_rate(None)
     pacer.wait(0)
+
+
+def test_a_rate_does_not_delay_what_has_none() -> None:
+    pacer = Pacer()
+    pacer.set_rate(0.1)
+    pacer.wait()
+    pacer.set_rate(None)
+    assert pacer.wait() < 5
+    pacer.set_rate(6000)
+    assert pacer.wait() < 5
+
+
+def test_a_wait_that_is_cut_short_gives_its_turn_back() -> None:
+    pacer = Pacer()
+    pacer.set_rate(60)
+    pacer.wait()
+    for _ in range(8):
+        pacer.wait(0.02)
+    assert pacer.wait() < 5
+
+
+def test_a_wait_that_is_interrupted_gives_its_turn_back() -> None:
+    pacer = Pacer()
+    pacer.set_rate(20)
+    pacer.wait()
+    interrupt = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        pacer.wait()
+    interrupt.join()
+    assert pacer.wait() < 5
+
+
+def test_a_new_rate_holds_for_those_who_wait() -> None:
+    pacer = Pacer()
+    pacer.set_rate(0.1)
+    pacer.wait()
+    change = threading.Timer(0.2, pacer.set_rate, [None])
+    change.start()
+    assert pacer.wait() < 30
+    change.join()
+
+
+def test_waiting_for_the_turn_puts_off_the_deadline(service: FaultServer, transport: Transport) -> None:
+    transport.pacer.set_rate(30)
+    get(transport)
+    assert len(get(transport, 1.8)) == 2
+    first, second = service.log
+    assert second.at - first.at >= 1.9
+
+
+def test_what_must_not_wait_does_not(service: FaultServer, transport: Transport) -> None:
+    transport.pacer.set_rate(0.1)
+    for _ in range(3):
+        transport.json("GET", "/v1/misc/llm_providers", deadline=Deadline(5), paced=False)
+    get(transport)  # the turn is still there
+    assert len(service.log) == 4
+
+
+def test_a_deadline_can_be_put_off() -> None:
+    deadline = Deadline(100)
+    deadline.extend(50)
+    assert 140 < deadline.left() <= 150
+    deadline.shorten(0)
+    deadline.extend(50)
+    assert 40 < deadline.left() <= 50
 
 
 def test_a_deadline_can_be_brought_forward_and_put_back() -> None:

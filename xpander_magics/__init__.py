@@ -58,7 +58,9 @@ __all__ = sorted([*_MODULE_OF, "__version__"])  # noqa: PLE0605  # the snapshot 
 def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from xpander_magics.cell import later
+
+        raise AttributeError(later(f"xp.{name}") or f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return value
 

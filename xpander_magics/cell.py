@@ -19,6 +19,28 @@ from xpander_magics.errors import ConfigError, did_you_mean
 VIEWS = ("auto", "text", "markdown", "json", "table", "none")
 ON_INTERRUPT = ("stop", "detach")
 
+# What the interface has and this version lacks, by what it will come with. One who meets it in the manual
+# is to hear that, not a guess at another name.
+_LATER = {
+    "sweeps": ("%xpander resume", "xp.sweep"),
+    "widgets": ("%xpander panel",),
+    "comparisons": (
+        *("%xpander compare", "%xpander diff", "%xpander score", "%xpander vote", "%xpander plot"),
+        *("%xpander export", "%xpander report", "--score", "--expected", "xp.compare", "xp.read_notebook"),
+    ),
+}
+
+
+def later(name: str) -> str | None:
+    """What to say of a command, an option or a function that only a later version has; None for any other."""
+    # The package itself stands below this module; it is whole by the time anybody asks.
+    import xpander_magics
+
+    for what, names in _LATER.items():
+        if name in names:
+            return f"{name} is not in this version ({xpander_magics.__version__}); it comes with {what}."
+    return None
+
 
 @dataclass(frozen=True)
 class Options:
@@ -86,10 +108,17 @@ class Parser(argparse.ArgumentParser):
         self.register("action", "append", _Several)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}. {self.prog}? shows every option.")
+        message = message.removeprefix("argument ").rstrip(".")
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}. {_where_told(self)}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise ConfigError(message or f"{self.prog}? shows every option.")
+        raise ConfigError(message or _where_told(self))
+
+
+def _where_told(parser: argparse.ArgumentParser) -> str:
+    """Where all options are told: IPython's ``?`` knows the magic, but not its commands."""
+    magic, _, command = parser.prog.partition(" ")
+    return f"{f'{magic} help {command}' if command else f'{magic}?'} shows every option."
 
 
 class _Once(argparse.Action):
@@ -224,13 +253,14 @@ def _commas(item: str) -> list[str]:
 def words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:
     for word in rest:
         if word.startswith("-") and word != "-":
+            option = word.partition("=")[0]
             known = [o for action in parser._actions for o in action.option_strings]
-            hint = did_you_mean(word.partition("=")[0], known, otherwise=f"{parser.prog}? shows every option.")
-            raise ConfigError(f"There is no option {word.partition('=')[0]!r}. {hint}")
+            hint = did_you_mean(option, known, otherwise=_where_told(parser))
+            raise ConfigError(later(option) or f"There is no option {option!r}. {hint}")
     if len(rest) > most:
         what = "no further words" if most == 0 else f"at most {most} word{'s' * (most > 1)} besides its options"
         hint = " Put a value with spaces into quotes." if most else ""
-        raise ConfigError(f"{parser.prog} takes {what}, not {shlex.join(rest)}.{hint}")
+        raise ConfigError(f"{parser.prog} takes {what}, not {shlex.join(rest).rstrip('.')}.{hint}")
     return list(rest)
 
 

@@ -19,11 +19,12 @@ from typing import Any
 from xpander_magics import errors
 from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Event, Record, Task
 from xpander_magics.errors import did_you_mean
+from xpander_magics.limits import Deadline
 from xpander_magics.resources import Resources, given, seconds
 from xpander_magics.results import new_run_id
 from xpander_magics.sse import ServerEvent, SSEDecoder
 from xpander_magics.targets import Target
-from xpander_magics.transport import Deadline
+from xpander_magics.transport import may_pass
 
 MARK = "xpander_magics_run"
 """The key of our mark in ``payload_extension``; its value is the run's id."""
@@ -35,6 +36,8 @@ _LOOKS = (0.0, 0.5, 1.5, 4.0, 8.0)
 _CLOCK_SKEW = timedelta(minutes=5)
 _MOST_CANDIDATES = 200
 _SEARCH_SECONDS = 45.0
+# The longest pause between two looks at a running task: where they go well, and where they fail.
+_POLL_PAUSE, _TROUBLED_PAUSE = 5.0, 15.0
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Call:
         body: the invoke body, our mark in it.
         mark: what the task is found again by.
         attempts: how often it was sent; more than once only where it surely hadn't arrived.
+        has_turn: whether its next sending needn't wait, see ``Client.wait_turn``.
     """
 
     target: Target
@@ -53,11 +57,7 @@ class Call:
     mark: str
     attempts: int = 0
     sent_at: datetime | None = None
-
-    def count(self) -> None:
-        """Called as it is sent."""
-        self.attempts += 1
-        self.sent_at = self.sent_at or datetime.now(timezone.utc)
+    has_turn: bool = False
 
 
 class Client(Resources):
@@ -69,7 +69,8 @@ class Client(Resources):
         connect_timeout: seconds to connect.
         read_timeout: seconds between two pieces of an answer.
         timeout: seconds that one run may take, when a call names none.
-        retries: how often a request is sent again at the most, where that is safe.
+        retries: how often a request is sent again at the most, where that is safe. A call that the service
+            puts off (429, 503) is sent again until its deadline, unless this is 0.
         connections: how many connections are kept for reuse.
 
     Raises:
@@ -179,6 +180,15 @@ class Client(Resources):
         """The end of a call that starts now."""
         return Deadline(self.timeout if timeout is None else seconds("timeout", timeout))
 
+    def wait_turn(self, call: Call, deadline: Deadline) -> None:
+        """Waits until a call may be sent, where ``pace`` has set a rate; that puts off its deadline.
+
+        Sending a call does this, too. Whoever measures how long the call takes does it before.
+        """
+        if not call.has_turn:
+            deadline.extend(self._http.pacer.wait())
+            call.has_turn = True
+
     def events(self, call: Call, deadline: Deadline, mode: str = "stream") -> Generator[Event]:
         """Sends a call in any mode and yields its events, to ``task_finished``.
 
@@ -191,6 +201,13 @@ class Client(Resources):
             return self._streamed(call, deadline)
         return self._followed(lambda: self._start(call, deadline, mode), deadline)
 
+    def _leave(self, call: Call, deadline: Deadline) -> None:
+        """Called before each time that a call is sent."""
+        self.wait_turn(call, deadline)
+        call.has_turn = False
+        call.attempts += 1
+        call.sent_at = call.sent_at or datetime.now(timezone.utc)
+
     def _start(self, call: Call, deadline: Deadline, mode: str) -> Task:
         """Sends a call with ``sync`` or ``async``; a start without an answer is looked for by its mark."""
         try:
@@ -201,8 +218,9 @@ class Client(Resources):
                     params=given(version=call.version),
                     body=call.body,
                     deadline=deadline,
-                    on_attempt=call.count,
+                    on_attempt=functools.partial(self._leave, call, deadline),
                     patient=mode == "sync",
+                    paced=False,
                 )
             )
         except errors.ServiceError as error:
@@ -218,7 +236,7 @@ class Client(Resources):
                 params=given(version=call.version),
                 body=call.body,
                 deadline=deadline,
-                on_attempt=call.count,
+                on_attempt=functools.partial(self._leave, call, deadline),
             )
             with closing(response):
                 if "json" in response.headers.get("Content-Type", ""):
@@ -237,7 +255,7 @@ class Client(Resources):
         except errors.ServiceError as error:
             lost = error
         if begin is None and task_id is not None:
-            yield from self._followed(functools.partial(self.task, task_id, deadline=deadline), deadline, known=True)
+            yield from self._followed(functools.partial(self._poll, task_id, deadline), deadline, known=True)
         else:
             yield from self._followed(begin or functools.partial(self._recover, call, deadline, lost), deadline)
 
@@ -257,10 +275,24 @@ class Client(Resources):
             if task.status != status:
                 status = task.status
                 yield _as_event("task_updated", task)
-            time.sleep(min(pause * random.uniform(0.8, 1.2), deadline.check(maybe_sent=True)))
-            pause = min(pause * 1.5, 5.0)
-            task = self.task(task.id, deadline=deadline)
+            task = self._poll(task.id, deadline, pause * random.uniform(0.8, 1.2))
+            pause = min(pause * 1.5, _POLL_PAUSE)
         yield _as_event("task_finished", task)
+
+    def _poll(self, task_id: str, deadline: Deadline, pause: float = 0.0) -> Task:
+        """A task after a pause. It runs and costs, so trouble that may pass ends the looking only at the deadline."""
+        growing = 0.25
+        while True:
+            time.sleep(min(pause, deadline.check(maybe_sent=True)))
+            # The task runs meanwhile, so waiting for the turn doesn't put off its time limit.
+            self._http.pacer.wait(deadline.left())
+            try:
+                return self.task(task_id, deadline=deadline, paced=False, retries=0)
+            except errors.ServiceError as error:
+                if not may_pass(error):
+                    raise
+                growing = min(growing * 2, _TROUBLED_PAUSE)
+                pause = max(growing, error.retry_after or 0.0) * random.uniform(1.0, 1.2)
 
     def _recover(self, call: Call, deadline: Deadline, error: errors.ServiceError) -> Task:
         """The task of a call whose answer was lost; raises ``error`` again where there is none."""
@@ -273,6 +305,8 @@ class Client(Resources):
 
     def find(self, call: Call, deadline: Deadline, *, once: bool = False) -> Task | None:
         """Looks for the task that a call started, by its mark; None where it doesn't show up.
+
+        No request of this waits for its turn: a kernel that was interrupted leaves it a second.
 
         Args:
             once: looks once, for a call that was sent a while ago.
@@ -295,18 +329,17 @@ class Client(Resources):
         thread = call.body.get("id")
         if thread:
             # Within a thread the task's id is the thread's, so one request tells.
-            task = self.task(thread, deadline=deadline)
-            return task if _mark_of(task) == call.mark else None
+            task = self.task(thread, deadline=deadline, paced=False)
+            return task if mark_of(task) == call.mark else None
         since = (call.sent_at or datetime.now(timezone.utc)) - _CLOCK_SKEW
-        pages = self.pages(
-            "/v1/tasks", Record, deadline, agent_id=call.target.id, from_date=since.isoformat().replace("+00:00", "Z")
-        )
+        filters = {"agent_id": call.target.id, "from_date": since.isoformat().replace("+00:00", "Z")}
+        pages = self.pages("/v1/tasks", Record, deadline, paced=False, **filters)
         for summary in pages:
             if summary.id in seen or len(seen) >= _MOST_CANDIDATES:
                 continue
-            task = self.task(summary.id, deadline=deadline)
+            task = self.task(summary.id, deadline=deadline, paced=False)
             seen.add(summary.id)
-            if _mark_of(task) == call.mark:
+            if mark_of(task) == call.mark:
                 return task
         return None
 
@@ -354,7 +387,8 @@ def _as_event(kind: str, task: Task) -> Event:
     return Event(kind, task.id, task.finished_at, task.raw, raw)
 
 
-def _mark_of(task: Task) -> Any:
+def mark_of(task: Task) -> Any:
+    """Our mark in a task, or None."""
     return task.payload_extension.get(MARK) if isinstance(task.payload_extension, dict) else None
 
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from xpander_magics.cell import Options, Parser, parse_cell, split, whole, words_left
+from xpander_magics.cell import Options, Parser, later, option_of, parse_cell, split, whole, words_left
 from xpander_magics.errors import ConfigError, did_you_mean
 
 
@@ -70,6 +70,8 @@ class Command:
 
 
 _COMMAND_FLAGS = ("full", "remove", "clear")
+# As a default the first would keep every cell from being sent, the second let each overwrite the one before.
+_FOR_ONE_CELL = ("dry_run", "out")
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
@@ -100,18 +102,26 @@ def parse_command(line: str) -> Command:
     name, rest = (*line.split(None, 1), "", "")[:2]
     name = name or "help"
     if name not in COMMAND_NAMES:
-        hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
-        raise ConfigError(f"There is no command {name!r}. {hint}")
+        raise _no_command(name)
     if name == "use":
         words = split(rest)
         clear = "--clear" in words
-        return Command(name, options=parse_cell(shlex.join(w for w in words if w != "--clear")), clear=clear)
+        options = parse_cell(shlex.join(w for w in words if w != "--clear"))
+        for once in _FOR_ONE_CELL:
+            if once in options.said():
+                raise ConfigError(f"{option_of(once)} is for one cell alone; as a default it makes no sense.")
+        return Command(name, options=options, clear=clear)
     parser = command_parser(name)
     given, left = parser.parse_known_args(split(rest))
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
     if "gguf" in values:
         values["gguf"] = values["gguf"] or ()
     return Command(name, words=tuple(words_left(parser, left, most=_most_words(name))), **values)
+
+
+def _no_command(name: str) -> ConfigError:
+    hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
+    return ConfigError(later(f"%xpander {name}") or f"There is no command {name!r}. {hint}")
 
 
 def _most_words(name: str) -> int:
@@ -127,7 +137,7 @@ def command_help(name: str | None = None) -> str:
         ConfigError: there is no such command.
     """
     if name is not None and name not in COMMAND_NAMES:
-        raise ConfigError(f"There is no command {name!r}. {did_you_mean(name, COMMAND_NAMES)}".rstrip())
+        raise _no_command(name)
     rows = [spec for spec in COMMANDS if name in (None, spec.name)]
     lines = [f"  %xpander {f'{spec.name} {spec.arguments}'.rstrip()}\n      {spec.help}" for spec in rows]
     tail = "" if name else "\nRUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"

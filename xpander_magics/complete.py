@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
@@ -11,9 +13,10 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from xpander_magics import cell, contract
 from xpander_magics.commands import COMMAND_NAMES, command_parser
 from xpander_magics.errors import XpanderError
+from xpander_magics.results import Run
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
-from xpander_magics.targets import Directory
+from xpander_magics.targets import KINDS, Directory
 
 _CHOICES = {
     "--effort": contract.EFFORTS,
@@ -26,6 +29,7 @@ _CHOICES = {
 _SHORT = {"-e": "--effort", "-m": "--model", "-o": "--out", "-n": "--repeat", "-j": "--jobs"}
 _VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
 _TAKES_RUN = ("show", "stop", "usage", "thread", "tag")
+_FIXED_WORDS = {"stop": ("all",), "local": ("stop",)}
 _RUNS_OFFERED = 50
 
 
@@ -52,6 +56,9 @@ class Completer:
             return None
         words = found[3].split()
         word = "" if not words or line.endswith((" ", "\t")) else words.pop()
+        option, equals, value = word.partition("=")
+        if equals and option.startswith("--"):  # --view=json is --view json
+            words, word = [*words, option], value
         offered = self._in_cell_line(words, word) if found[1] == "%%" else self._in_command(words, word)
         word = word.rpartition(",")[2]
         # A name with a space is offered in quotes, and found by its beginning all the same.
@@ -66,13 +73,16 @@ class Completer:
         if option in _VARIABLES:
             return self._names()
         if option == "--thread":
-            return [*self._names(), *self._runs()]
+            return self._runs()
         if option == "--set":
             return [f"{name}=" for name in contract.INVOKE_FIELDS]
-        options = [o for action in cell.cell_parser()._actions for o in action.option_strings if o.startswith("--")]
+        parser = cell.cell_parser()
+        if option in _with_value(parser):
+            return ()
+        options = [o for action in parser._actions for o in action.option_strings if o.startswith("--")]
         if word.startswith("-"):
             return options
-        return [*self._targets(), *options]
+        return [*self._targets(word), *options]
 
     def _in_command(self, words: list[str], word: str) -> Iterable[str]:
         if not words:
@@ -83,17 +93,24 @@ class Completer:
             return COMMAND_NAMES
         if words[0] == "models":
             return self._listed(Directory.provider_ids)
-        if words[0] == "local":
-            return ["stop", "--file", "--gguf"]
         if words[-1] == "--target":
             return self._targets()
         if words[-1] == "--status":
             return STATUSES
         if words[0] not in COMMAND_NAMES:
             return ()
-        options = [o for action in command_parser(words[0])._actions for o in action.option_strings]
-        runs = [*self._runs(), *self._names()] if words[0] in _TAKES_RUN and not word.startswith("-") else []
-        return [*runs, *(["all"] if words[0] == "stop" else []), *options]
+        if words[-1] in _CHOICES:
+            return _CHOICES[words[-1]]
+        parser = command_parser(words[0])
+        valued = _with_value(parser)
+        if words[-1] in valued:  # a name of one's own, or a file, which IPython completes
+            return ()
+        options = [o for action in parser._actions for o in action.option_strings]
+        has_word = any(not w.startswith("-") and before not in valued for before, w in pairwise(words))
+        if has_word or word.startswith("-"):
+            return options
+        runs = self._runs() if words[0] in _TAKES_RUN else []
+        return [*runs, *_FIXED_WORDS.get(words[0], ()), *options]
 
     def _in_template(self, text: str) -> tuple[str, list[str]] | None:
         found = re.search(r"\{\{[^{}]*?(\w*)$", text)
@@ -104,15 +121,22 @@ class Completer:
     def _names(self) -> list[str]:
         return sorted(name for name in self._variables if not name.startswith("_"))
 
-    def _targets(self) -> list[str]:
-        names = self._listed(Directory.target_names)
+    def _targets(self, word: str = "") -> list[str]:
+        """The targets' names; with their kind before them where the word begins with one."""
+        kind, colon, _ = word.lstrip('"').partition(":")
+        if colon and kind in KINDS:
+            names = self._listed(lambda listed: [f"{kind}:{one.name}" for one in listed.entries(kind) if one.name])
+        else:
+            names = self._listed(Directory.target_names)
         return [f'"{name}"' if " " in name else name for name in names]
 
     def _runs(self) -> list[str]:
+        """What may be written for a run: the variables that hold one, and the newest ids."""
+        held = [name for name in self._names() if isinstance(self._variables[name], Run)]
         try:
-            return [run.run_id[:8] for run in self._session.store.select(limit=_RUNS_OFFERED)][::-1]
+            return [*held, *(run.run_id[:8] for run in self._session.store.select(limit=_RUNS_OFFERED)[::-1])]
         except XpanderError:
-            return []
+            return held
 
     def _listed(self, ask: Callable[[Directory], list[str]]) -> list[str]:
         """What the service offers; nothing where it can't be asked: Tab is no place for an error."""
@@ -120,6 +144,11 @@ class Completer:
             return ask(self._session.directory)
         except XpanderError:
             return []
+
+
+def _with_value(parser: ArgumentParser) -> set[str]:
+    """The options that a value follows."""
+    return {option for action in parser._actions if action.nargs is None for option in action.option_strings}
 
 
 def _matcher(completer: Completer) -> Any:

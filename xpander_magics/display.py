@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import html
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from xpander_magics.contract import Event
+from xpander_magics import contract
+from xpander_magics.contract import Event, Record
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 
@@ -56,6 +57,7 @@ def facts(run: Run) -> str:
     if run.cost_usd is not None:
         cost = f"${run.cost_usd:.5f}"
     told = [
+        f"reused: nothing was sent; run of {_day(run)}" if run.reused else None,
         run.status,
         "/".join(part for part in (run.provider, run.model) if part) or None,
         f"effort {run.effort}" if run.effort else None,
@@ -67,6 +69,10 @@ def facts(run: Run) -> str:
         f"run {run.run_id[:8]}",
     ]
     return plain(" · ".join(fact for fact in told if fact))
+
+
+def _day(run: Run) -> str:
+    return f"{run.created_at:%Y-%m-%d %H:%M} UTC" if run.created_at else "a time that isn't known"
 
 
 def waiting_for(run: Run) -> str | None:
@@ -82,26 +88,46 @@ def waiting_for(run: Run) -> str | None:
     return plain(f"Paused: a person must approve{f': {what}' if what else ''}.\n{collect}")
 
 
-def as_text(run: Run, view: str = "auto") -> str:
-    """A run for a terminal: the answer, what it waits for, what went wrong, and the facts."""
-    answer = plain(_pretty(run) if view in ("json", "table") or _is_json(run, view) else run.result or "")
-    error = plain(run.error) if run.error and run.error not in answer else None
-    return "\n".join(part for part in (answer, waiting_for(run), error, facts(run)) if part)
+def as_text(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str:
+    """A run for a terminal: the answer, what it waits for, what went wrong, and the facts.
+
+    Args:
+        shown: what is left out, because it is shown beside this.
+    """
+    answer = "" if _told_by_error(run) else _answer_text(run, view)
+    notes = [plain(note) for note in _notes(run, shown) if plain(note) not in answer]
+    return "\n".join(part for part in (answer, *notes, facts(run)) if part)
 
 
-def as_html(run: Run, view: str = "auto") -> str:
-    """A run for a notebook, as safe HTML."""
-    parts = [_answer_html(run, view), _steps_html(run.events)]
-    for note in (waiting_for(run), run.error):
-        if note:
-            parts.append(f'<div role="status" style="{_PRE}"><strong>{_escape(note)}</strong></div>')
+def _answer_text(run: Run, view: str) -> str:
+    if view == "table" and run.result and run.output is not None:
+        return plain(_table_text(run))
+    return plain(_pretty(run) if view in ("json", "table") or _is_json(run, view) else run.result or "")
+
+
+def _notes(run: Run, shown: Collection[str] = ()) -> list[str]:
+    """What is said beside the answer: what is waited for, what went wrong."""
+    return [note for note in (waiting_for(run), run.error) if note and note not in shown]
+
+
+def _told_by_error(run: Run) -> bool:
+    """Whether the error says the whole answer: a failed task's result is why it failed."""
+    said = (run.result or "").strip()
+    return bool(said) and run.status != "completed" and said in (run.error or "")
+
+
+def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str:
+    """A run for a notebook, as safe HTML; ``shown`` is left out."""
+    parts = ["" if _told_by_error(run) else _answer_html(run, view), _steps_html(run.events)]
+    for note in _notes(run, shown):
+        parts.append(f'<div role="status" style="{_PRE}"><strong>{_escape(note)}</strong></div>')
     parts.append(f'<div style="{_FOOT}">{_escape(facts(run))}</div>')
     return f'<div class="xpander-run">{"".join(parts)}</div>'
 
 
-def run_bundle(run: Run, view: str = "auto") -> dict[str, Any]:
+def run_bundle(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> dict[str, Any]:
     """What a notebook keeps of a run: ``text/plain`` and safe ``text/html``."""
-    return {"text/plain": as_text(run, view), "text/html": as_html(run, view)}
+    return {"text/plain": as_text(run, view, shown=shown), "text/html": as_html(run, view, shown=shown)}
 
 
 def _answer_html(run: Run, view: str) -> str:
@@ -126,22 +152,42 @@ def _pretty(run: Run) -> str:
     return json.dumps(run.output, indent=2, ensure_ascii=False)
 
 
-def _table_html(run: Run) -> str:
-    """A JSON answer as a table: a list of objects by rows, anything else as names and values."""
+def _table_of(run: Run) -> tuple[list[str] | None, list[list[Any]]]:
+    """A JSON answer as a table: a list of objects by rows under their names, anything else as names and values."""
     rows = run.output if run.output is not None else {"result": run.result}
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         names = list(dict.fromkeys(name for row in rows for name in row))
-        head = "".join(f"<th>{_escape(str(name))}</th>" for name in names)
-        body = "".join(f"<tr>{''.join(_cell(row.get(name)) for name in names)}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return [str(name) for name in names], [[row.get(name) for name in names] for row in rows]
     pairs = rows.items() if isinstance(rows, Mapping) else enumerate(rows if isinstance(rows, list) else [rows])
-    body = "".join(f"<tr><th>{_escape(str(name))}</th>{_cell(value)}</tr>" for name, value in pairs)
+    return None, [[str(name), value] for name, value in pairs]
+
+
+def _table_text(run: Run) -> str:
+    import pandas as pd
+
+    head, rows = _table_of(run)
+    # A line end within a cell would break its row.
+    cells = [[plain(_shown(value)).replace("\n", " ") for value in row] for row in rows]
+    names = [plain(name).replace("\n", " ") for name in head or ()]
+    frame = pd.DataFrame(cells, columns=names or None, dtype="object")
+    return frame.to_string(index=False, header=bool(names)) if any(cells) else _pretty(run)
+
+
+def _table_html(run: Run) -> str:
+    head, rows = _table_of(run)
+    if head is not None:
+        top = f"<thead><tr>{''.join(f'<th>{_escape(name)}</th>' for name in head)}</tr></thead>"
+        return f"<table>{top}<tbody>{''.join(f'<tr>{_cells(row)}</tr>' for row in rows)}</tbody></table>"
+    body = "".join(f"<tr><th>{_escape(name)}</th>{_cells(values)}</tr>" for name, *values in rows)
     return f"<table><tbody>{body}</tbody></table>"
 
 
-def _cell(value: Any) -> str:
-    shown = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"<td>{_escape(shown)}</td>"
+def _cells(values: Iterable[Any]) -> str:
+    return "".join(f"<td>{_escape(_shown(value))}</td>" for value in values)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _steps_html(events: list[Event]) -> str:
@@ -217,10 +263,16 @@ class Stream:
             self._write(f"\r{text:{self._progress}}" + ("" if text else "\r"))
             self._progress = len(text)
 
-    def finish(self, run: Run) -> None:
-        """Ends the output: one clean rendering, or in a terminal the line of facts."""
+    def finish(self, run: Run, raised: BaseException | None = None) -> None:
+        """Ends the output: one clean rendering, or in a terminal the line of facts.
+
+        Args:
+            raised: the error that is shown right after this; it isn't said twice.
+        """
         if self._view == "none":
             return
+        # The run keeps the error that ended it; another one, as of the store, says something new.
+        shown = {run.error} if run.error and run.error_type == type(raised).__name__ else set()
         progressed = bool(self._progress)
         self._show_progress(None)
         if self._rich:
@@ -228,9 +280,41 @@ class Stream:
 
             if self._wrote or progressed:
                 clear_output(wait=True)  # type: ignore[no-untyped-call]
-            display(run_bundle(run, self._view), raw=True)  # type: ignore[no-untyped-call]
-        elif "".join(self._answer) == run.result and not _is_json(run, self._view):
-            note = "" if run.error is None or run.status == "completed" else f"{plain(run.error)}\n"
-            self._write(f"\n{note}{facts(run)}\n")
+            display(run_bundle(run, self._view, shown=shown), raw=True)  # type: ignore[no-untyped-call]
+            return
+        # In a terminal, what was written while it ran still stands there.
+        shown |= self._told
+        if "".join(self._answer) == run.result and not self._renders_json(run):
+            self._write("\n" + "\n".join([*map(plain, _notes(run, shown)), facts(run)]) + "\n")
         else:
-            self._write(("\n" if self._wrote else "") + as_text(run, self._view) + "\n")
+            self._write(("\n" if self._wrote else "") + as_text(run, self._view, shown=shown) + "\n")
+
+    def _renders_json(self, run: Run) -> bool:
+        return run.output is not None and self._view in ("auto", "json", "table")
+
+
+def table(records: Sequence[Record], what: str) -> Any:
+    """Records of the service as a DataFrame: the contract's columns, then those that it sent besides.
+
+    Args:
+        what: agents, workflows, providers, models or thread.
+    """
+    import pandas as pd
+
+    kinds: dict[str, type[Record]] = {
+        "agents": contract.Agent,
+        "workflows": contract.Agent,
+        "providers": contract.Provider,
+        "models": contract.Model,
+        "thread": contract.Message,
+    }
+    rows = [record.raw for record in records]
+    sent = dict.fromkeys(name for row in rows for name in row)
+    first = [name for name in sent if name in ("provider", "conversation")]
+    if kinds[what] is contract.Agent:
+        first = ["name", "status"]  # by which one is chosen
+    columns = list(dict.fromkeys([*first, *kinds[what].FIELDS, *sent]))
+    frame = pd.DataFrame(rows, columns=columns).convert_dtypes()
+    if what == "thread":
+        frame["created_at"] = pd.to_datetime(pd.to_numeric(frame["created_at"], errors="coerce"), unit="s", utc=True)
+    return frame

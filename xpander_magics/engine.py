@@ -15,13 +15,13 @@ from typing import Any
 from xpander_magics import errors
 from xpander_magics.client import Call, Client, mark_of
 from xpander_magics.contract import TASK_EVENTS, Event, Task
+from xpander_magics.limits import Deadline
 from xpander_magics.plan import Plan, check_service
 from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import StreamRedactor
 from xpander_magics.schemas import check, parse_json
 from xpander_magics.store import Store
 from xpander_magics.targets import Target
-from xpander_magics.transport import Deadline
 
 Listener = Callable[[Run, Event, str], None]
 """Called with each event: the run as it then stands, the event, and the answer's new text."""
@@ -184,6 +184,9 @@ class _Execution:
 
     def _follow(self, deadline: Deadline) -> None:
         run, plan = self._run, self._plan
+        # What --rpm holds back is neither latency nor the run's time.
+        self._client.wait_turn(plan.call, deadline)
+        self._begun, run.sent_at = time.monotonic(), utc_now()
         with closing(self._client.events(plan.call, deadline, plan.mode)) as events:
             for event in events:
                 run.latency_s = time.monotonic() - self._begun

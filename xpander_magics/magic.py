@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import keyword
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -16,16 +17,15 @@ from traitlets import Bool, Enum, Float, Integer, Unicode
 from xpander_magics import cell, config, errors
 from xpander_magics.commands import Command, command_help, parse_command
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
-from xpander_magics.results import utc_now
+from xpander_magics.kept import Kept
+from xpander_magics.safety import plain
 from xpander_magics.session import Session, Settings, default_session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from xpander_magics.results import Run
-
-
-_UNDER_WAY = ("pending", "executing", "paused")
+    from xpander_magics.store import Store
 
 
 @magics_class
@@ -70,19 +70,24 @@ class XpanderMagics(Magics):
         options = cell.parse_cell(line).over_defaults(self.session.defaults)
         view = "none" if options.quiet else cell.one_of("--view", options.view or self.view, cell.VIEWS)
         name = _checked_name(options.out)
+        if not body.strip():
+            raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
         if options.dry_run:
             self._dry_run(options, body)
             return
-        stream = Stream(_write, rich=_is_rich(self.shell), view=view or "auto")
+        # What it streams it makes safe itself; the carriage return of its progress is its own.
+        stream = Stream(_send, rich=_is_rich(self.shell), view=view or "auto")
         try:
             run = self.session.run(options, body, self._variables(), stream)
         except (XpanderError, errors.Interrupted) as error:
             if error.run is not None:
                 self._bind(name, error.run)
-                stream.finish(error.run)
+                stream.finish(error.run, raised=error)
             raise
         self._bind(name, run)
         stream.finish(run)
+        if run.reused and view != "none":
+            _write(_kept_instead(run, options))
 
     def _bind(self, name: str | None, value: Any) -> None:
         if name is not None:
@@ -96,12 +101,13 @@ class XpanderMagics(Magics):
 
     def _dry_run(self, options: cell.Options, body: str) -> None:
         from xpander_magics import quote
-        from xpander_magics.safety import plain
 
         plan = self.session.plan(options, body, self._variables())
-        earlier = self.session.store.select(target=plan.run.target, status="completed", limit=quote.LOOKED_AT)
-        told = quote.lines(plan, quote.quote(plan, earlier, options.rpm))
-        _write(plain(plan.run.prompt or "") + "\n\n" + "\n".join(told) + "\n")
+        store = self.session.store
+        earlier = store.select(target=plan.run.target, status="completed", limit=quote.LOOKED_AT)
+        kept = store.cached(plan.run.cache_key or "") if options.cached else None
+        told = quote.lines(plan, quote.quote(plan, earlier, options.rpm, kept))
+        _write(f"{plan.run.prompt or ''}\n\n" + "\n".join(told) + "\n")
 
     def _command(self, line: str) -> Any:
         command = parse_command(line)
@@ -113,23 +119,29 @@ class XpanderMagics(Magics):
     def _do_status(self, command: Command) -> None:
         session = self.session
         chosen = ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
-        try:
-            url: str = config.base_url_from(session.base_url)
-            key = "its own, for as long as it runs" if session.local else session.client.key_shown
-        except AuthError:
-            key = "none: set XPANDER_API_KEY, or %xpander login; without one: %xpander local"
-        _write(
-            f"service  {url}{' (the embedded local server)' if session.local else ''}\n"
-            f"key      {key}\n"
-            f"defaults {chosen or 'none: %xpander use'}\n"
-            f"runs     {session.store.location}\n"
-        )
+        where = " (the embedded local server)" if session.local else ""
+        lines: dict[str, Callable[[], str]] = {
+            "service": lambda: f"{config.base_url_from(session.base_url)}{where}",
+            "key": lambda: "its own, for as long as it runs" if session.local else session.client.key_shown,
+            "defaults": lambda: chosen or "none: %xpander use",
+            "runs": lambda: _location(session.store),
+        }
+        for name, ask in lines.items():
+            try:
+                told = ask()
+            except AuthError:
+                told = "none: set XPANDER_API_KEY, or %xpander login; without one: %xpander local"
+            except XpanderError as error:  # the other lines may say why
+                told = " ".join(str(error).split())
+            _write(f"{name:8} {told}\n")
 
     def _do_login(self, command: Command) -> None:
         try:
             key = getpass.getpass("xpander.ai API key: ").strip()
         except (EOFError, NotImplementedError, OSError):  # no answer, no one at the front end, no terminal
             raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
+        except KeyboardInterrupt:
+            raise errors.Interrupted("No key was given; nothing has changed.") from None
         if not key:
             raise ConfigError("No key was given; nothing has changed. To try without one: %xpander local")
         url, kept, untried = self.session.log_in(key)
@@ -154,11 +166,11 @@ class XpanderMagics(Magics):
         _write(f"The local server runs at {local.base_url} and ends with this kernel. It has: {', '.join(names)}.\n")
 
     def _do_use(self, command: Command) -> None:
-        from xpander_magics.plan import check_choices, provider_and_model
+        from xpander_magics.plan import check_choices, provider_and_model, refuse_sweeps
 
         given = command.options or cell.Options()
+        refuse_sweeps(given)
         check_choices(given)
-        _checked_name(given.out)
         cell.parse_set(given.set)
         for model in given.models:
             if "{{" not in model:
@@ -170,22 +182,30 @@ class XpanderMagics(Magics):
         _write(f"Defaults: {chosen or 'none'}.\n")
 
     def _do_agents(self, command: Command) -> Any:
-        return _table(self.session.client.agents(), "agents")
+        from xpander_magics.display import table
+
+        return table(self.session.client.agents(), "agents")
 
     def _do_workflows(self, command: Command) -> Any:
-        return _table(self.session.client.workflows(), "workflows")
+        from xpander_magics.display import table
+
+        return table(self.session.client.workflows(), "workflows")
 
     def _do_providers(self, command: Command) -> Any:
-        return _table(self.session.client.providers(), "providers")
+        from xpander_magics.display import table
+
+        return table(self.session.client.providers(), "providers")
 
     def _do_models(self, command: Command) -> Any:
+        from xpander_magics.display import table
+
         client = self.session.client
         known = client.directory.provider_ids()
         chosen = list(command.words) or known
         if command.words and command.words[0] not in known:
             hint = errors.did_you_mean(command.words[0], known, otherwise=f"There are: {', '.join(known)}.")
             raise NotFoundError(f"There is no provider {command.words[0]!r}. {hint}")
-        return _table([model for provider in chosen for model in _models_of(client, provider)], "models")
+        return table([model for provider in chosen for model in _models_of(client, provider)], "models")
 
     def _do_runs(self, command: Command) -> Any:
         from xpander_magics.store.columns import STATUSES
@@ -208,75 +228,82 @@ class XpanderMagics(Magics):
 
         view = cell.one_of("--view", command.view, cell.VIEWS)
         run = self._run_named(command)
-        if not run.ended and run.task_id is not None:
-            run.refresh()
+        self._kept.refresh(run)
         if view is None:
             return run
-        Stream(_write, rich=_is_rich(self.shell), view=view).finish(run)
+        Stream(_send, rich=_is_rich(self.shell), view=view).finish(run)
         return None
 
     def _do_stop(self, command: Command) -> None:
         word = command.words[0] if command.words else None
         if word not in (None, "all"):
-            runs = [self._run_named(command)]
-        else:
-            kept = [r for status in _UNDER_WAY for r in self.session.store.select(status=status, limit=1000)]
-            runs = [run for run in kept if run.task_id is not None and run.base_url == self.session.client.base_url]
-            runs.sort(key=lambda run: run.sent_at or run.created_at or utc_now())
-            runs = runs if word == "all" else runs[-1:]
+            self._stop(self._run_named(command))
+            return
+        runs = self._kept.under_way()
         if not runs:
             _write("No run is under way.\n")
-        failure: errors.ServiceError | None = None
+        failure: XpanderError | None = None
         for run in runs:
-            run.session = self.session
+            unheard = run.task_id is None
             try:
-                _write(f"Run {run.run_id[:8]} is {run.stop().status}.\n")
-            except errors.ServiceError as error:  # the others are to be stopped all the same
+                self._stop(run)
+            except errors.StoreError:
+                raise
+            except (errors.ServiceError, ConfigError) as error:  # the others are to be stopped all the same
+                if unheard and isinstance(error, (ConfigError, NotFoundError)):
+                    _write(f"Run {run.run_id[:8]} has no task at the service; perhaps it never got there.\n")
+                    continue
                 _write(f"Run {run.run_id[:8]} could not be stopped.\n")
                 failure = failure or error
+            if word is None:
+                break
         if failure is not None:
             raise failure
 
+    def _stop(self, run: Run) -> None:
+        self._kept.stop(run)
+        _write(f"Run {run.run_id[:8]} is {run.status}.\n")
+
     def _do_usage(self, command: Command) -> Any:
-        if command.words:
-            runs = [self._run_named(command)]
-        else:
-            kept = self.session.store.select(limit=1000)
-            runs = [run for run in kept if run.ended and run.task_id and run.actions is None and not run.is_byok]
-            runs = [run for run in runs if run.base_url == self.session.client.base_url]
-        for run in runs:
-            self.session.engine.read_usage(run)
-            self.session.store.update(run)
         from xpander_magics.store.frames import frame_of
 
+        if command.words:
+            runs = [self._run_named(command)]
+            self._kept.read_usage(runs[0])
+        else:
+            runs = self._kept.read_missing_usage(_write)
         columns = ["run_id", "model", "prompt_tokens", "completion_tokens", "total_tokens", "actions", "cost_usd"]
         return frame_of(runs)[[*columns, "is_byok"]]
 
     def _do_thread(self, command: Command) -> Any:
+        from xpander_magics.display import table
+
         run = self._run_named(command)
         if run.task_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation: it started no task.")
         if not command.full:
-            return _table(self.session.client.thread(run.task_id), "thread")
+            return table(self.session.client.thread(run.task_id), "thread")
         parts = self.session.client.full_thread(run.task_id)
-        return _table([_within(message, part) for part, messages in parts.items() for message in messages], "thread")
+        return table([_within(message, part) for part, messages in parts.items() for message in messages], "thread")
 
     def _do_tag(self, command: Command) -> None:
         if len(command.words) < 2:
             raise ConfigError("%xpander tag takes a run and at least one tag.")
         ref, *tags = command.words
-        run = self.session.find(ref, self.shell.user_ns)
-        self.session.store.tag([run.run_id], tags, remove=command.remove)
-        kept = self.session.store.find(run.run_id).tags
-        run.tags[:] = kept
-        _write(f"Run {run.run_id[:8]} has the tags: {', '.join(kept) or 'none'}.\n")
+        run = self._kept.find(ref)
+        self._kept.tag(run, tags, remove=command.remove)
+        _write(f"Run {run.run_id[:8]} has the tags: {', '.join(run.tags) or 'none'}.\n")
+
+    @property
+    def _kept(self) -> Kept:
+        return Kept(self.session, self.shell.user_ns)
 
     def _run_named(self, command: Command) -> Run:
         if not command.words:
             raise ConfigError(
                 f"%xpander {command.name} takes a run: its id, or a variable that holds it. %xpander runs"
             )
-        return self.session.find(command.words[0], self.shell.user_ns)
+        return self._kept.find(command.words[0])
 
 
 XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\n\nCommands:\n\n{command_help()}"
@@ -290,36 +317,32 @@ def _within(record: Any, part: str, column: str = "conversation") -> Any:
     return type(record)({column: part, **record.raw})
 
 
-def _table(records: list[Any], what: str) -> Any:
-    """Records of the service as a DataFrame: the contract's columns first, then those that it sent besides."""
-    import pandas as pd
-
-    from xpander_magics import contract
-
-    kinds: dict[str, type[contract.Record]] = {
-        "agents": contract.Agent,
-        "workflows": contract.Agent,
-        "providers": contract.Provider,
-        "models": contract.Model,
-        "thread": contract.Message,
-    }
-    rows = [record.raw for record in records]
-    sent = dict.fromkeys(name for row in rows for name in row)
-    first = [name for name in sent if name in ("provider", "conversation")]
-    columns = list(dict.fromkeys([*first, *kinds[what].FIELDS, *sent]))
-    frame = pd.DataFrame(rows, columns=columns).convert_dtypes()
-    if what == "thread":
-        frame["created_at"] = pd.to_datetime(pd.to_numeric(frame["created_at"], errors="coerce"), unit="s", utc=True)
-    return frame
-
-
 def _checked_name(name: str | None) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise ConfigError(f"--out takes a variable's name, not {name!r}.")
     return name
 
 
+def _location(store: Store) -> str:
+    """Where the runs are kept; raises StoreError where they can't be."""
+    store.select(limit=1)
+    return store.location
+
+
+def _kept_instead(run: Run, options: cell.Options) -> str:
+    """What a reused run keeps in place of what this cell asked to keep."""
+    asked = {"experiment": options.experiment, "tags": list(options.tags), "note": options.note, "title": options.title}
+    own = {name: getattr(run, name) for name, value in asked.items() if value and value != getattr(run, name)}
+    told = ", ".join(f"{name} {value!r}" if value else f"no {name}" for name, value in own.items())
+    return f"It keeps its own: {told}.\n" if told else ""
+
+
 def _write(text: str) -> None:
+    """Writes what may quote a service, a model or a file."""
+    _send(plain(text))
+
+
+def _send(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
 

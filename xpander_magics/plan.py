@@ -75,7 +75,7 @@ def make_plan(
         TemplateError, SecretError, ConfigError, SchemaError: what was typed is wrong; nothing was sent.
         NotFoundError, InvalidRequestError: no such target or model.
     """
-    _refuse_sweeps(options)
+    refuse_sweeps(options)
     check_choices(options)
     if options.timeout is not None and not cell.is_amount(options.timeout):
         raise ConfigError(f"--timeout takes a number of seconds above 0, not {options.timeout!r}.")
@@ -83,7 +83,7 @@ def make_plan(
     rendered = Rendered(template, {}) if options.raw else render(template, variables)
     prompt = rendered.text
     if not prompt.strip():
-        raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
+        raise ConfigError("The prompt is empty once it is rendered. Nothing was sent.")
     options = options if options.raw else _rendered(options, variables)
     check_choices(options, rendered=True)
     fields = _fields(options, variables)
@@ -163,7 +163,7 @@ def _cache_key(run: Run, call: Call) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_sweeps(options: cell.Options) -> None:
+def refuse_sweeps(options: cell.Options) -> None:
     """Says no to what makes several runs of one cell."""
     several = {"--model": options.models, "--effort": options.efforts, "--think": options.thinks}
     for option, values in several.items():

@@ -31,6 +31,7 @@ class Quote:
         requests: how many requests at the least: the call, its usage, one poll where it is polled.
         minutes: the least that the rate limit allows.
         seconds, tokens, cost_usd: as earlier runs suggest; None where none say.
+        kept: the run that ``--cached`` would reuse, so that nothing would be sent; else None.
     """
 
     requests: int
@@ -38,15 +39,19 @@ class Quote:
     seconds: Estimate | None
     tokens: Estimate | None
     cost_usd: Estimate | None
+    kept: Run | None = None
 
 
-def quote(plan: Plan, earlier: Sequence[Run], rpm: float | None = None) -> Quote:
+def quote(plan: Plan, earlier: Sequence[Run], rpm: float | None = None, kept: Run | None = None) -> Quote:
     """The quote for a plan.
 
     Args:
         earlier: completed runs of the same target; those with the plan's model and effort count.
         rpm: the most requests a minute.
+        kept: the run that would be reused, if there is one.
     """
+    if kept is not None:
+        return Quote(0, 0.0, None, None, None, kept)
     run = plan.run
     alike = [
         e for e in earlier if (e.requested_model, e.requested_effort) == (run.requested_model, run.requested_effort)
@@ -68,11 +73,15 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
 
 def lines(plan: Plan, found: Quote) -> list[str]:
     """The quote in words, a line a fact."""
+    if found.kept is not None:
+        when = f" of {found.kept.created_at:%Y-%m-%d %H:%M} UTC" if found.kept.created_at else ""
+        return [f"Nothing was sent. 1 run, 0 requests: --cached would reuse run {found.kept.run_id[:8]}{when}."]
     polls = " or more, with its polls" if plan.mode == "async" else ""
     requests = f"{found.requests} request{'s' * (found.requests > 1)}{polls}"
     told = [f"Nothing was sent. 1 run, {requests}, to {plan.run.target_kind} {plan.run.target}."]
     if found.minutes:
-        told.append(f"At least {found.minutes:.2g} minutes, as --rpm allows.")
+        minutes = f"{found.minutes:.2g}" if found.minutes < 10 else f"{found.minutes:,.0f}"
+        told.append(f"At least {minutes} minute{'s' * (minutes != '1')}, as --rpm allows.")
     for name, estimate, form in (
         ("seconds", found.seconds, "{:.1f} s"),
         ("tokens", found.tokens, "{:,.0f} tokens"),
@@ -82,5 +91,6 @@ def lines(plan: Plan, found: Quote) -> list[str]:
             told.append(f"No earlier run of this kind tells its {name}.")
         else:
             middle, low, high = (form.format(v) for v in (estimate.median, estimate.low, estimate.high))
-            told.append(f"About {middle} ({low} to {high} in {estimate.runs} earlier runs).")
+            runs = f"{estimate.runs} earlier run{'s' * (estimate.runs > 1)}"
+            told.append(f"About {middle} ({low} to {high} in {runs}).")
     return told

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from xpander_magics import errors
 from xpander_magics.config import base_url_from, key_from
 from xpander_magics.contract import Agent, Message, Model, Provider, Record, Task, Usage
+from xpander_magics.limits import Deadline
 from xpander_magics.targets import Directory
-from xpander_magics.transport import Deadline, Transport
+from xpander_magics.transport import Transport
 
 _R = TypeVar("_R", bound=Record)
 _Self = TypeVar("_Self", bound="Resources")
@@ -65,7 +66,10 @@ class Resources:
         self._http.close()
 
     def pace(self, per_minute: float | None) -> None:
-        """Sends at most so many requests a minute from now on, evenly spaced; None for no limit."""
+        """Sends at most so many requests a minute from now on, evenly spaced; None for no limit.
+
+        Stopping a task, and looking for a lost one, never wait for that.
+        """
         self._http.pacer.set_rate(per_minute)
 
     def secrets(self) -> list[str]:
@@ -77,9 +81,19 @@ class Resources:
         """The key as it may be shown, and where it came from."""
         return str(self._key)
 
-    def task(self, id: str, *, deadline: Deadline | None = None) -> Task:
-        """One task as it stands."""
-        return self.task_from(self._get(f"/v1/tasks/{_quoted(id)}", deadline))
+    def task(
+        self, id: str, *, deadline: Deadline | None = None, paced: bool = True, retries: int | None = None
+    ) -> Task:
+        """One task as it stands.
+
+        Args:
+            paced: whether the request waits for its turn, where ``pace`` has set a rate.
+            retries: how often it is sent again at the most; the client's own number when omitted.
+        """
+        path = f"/v1/tasks/{_quoted(id)}"
+        return self.task_from(
+            self._http.json("GET", path, deadline=deadline or self._short(), paced=paced, retries=retries)
+        )
 
     def tasks(
         self,
@@ -118,7 +132,10 @@ class Resources:
     def stop(self, id: str, *, deadline: Deadline | None = None) -> Task:
         """Stops a task; a finished one comes back unchanged."""
         path = f"/v1/tasks/{_quoted(id)}/stop"
-        return self.task_from(self._http.json("POST", path, deadline=deadline or self._short(), repeatable=True))
+        # It may be about money or an interrupted kernel: it doesn't wait for its turn.
+        return self.task_from(
+            self._http.json("POST", path, deadline=deadline or self._short(), repeatable=True, paced=False)
+        )
 
     def usage(self, id: str, *, deadline: Deadline | None = None) -> Usage:
         """What a task used, and what it cost."""
@@ -170,12 +187,13 @@ class Resources:
     def _get(self, path: str, deadline: Deadline | None = None) -> Any:
         return self._http.json("GET", path, deadline=deadline or self._short())
 
-    def pages(self, path: str, kind: type[_R], deadline: Deadline, **filters: Any) -> Iterator[_R]:
+    def pages(
+        self, path: str, kind: type[_R], deadline: Deadline, *, paced: bool = True, **filters: Any
+    ) -> Iterator[_R]:
         page = 1
         while True:
-            answer = _object(
-                self._http.json("GET", path, params={**filters, "page": page, "per_page": _PAGE}, deadline=deadline)
-            )
+            params = {**filters, "page": page, "per_page": _PAGE}
+            answer = _object(self._http.json("GET", path, params=params, deadline=deadline, paced=paced))
             items, pages = _array(answer.get("items") or []), answer.get("total_pages")
             yield from (kind(_object(item)) for item in items)
             # Without a count, the last page is the one that isn't full.

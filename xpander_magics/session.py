@@ -213,7 +213,6 @@ class Session:
     ) -> Run:
         if options.rpm is not None and not cell.is_amount(options.rpm):
             raise ConfigError(f"--rpm takes a number of requests above 0, not {options.rpm!r}.")
-        self.client.pace(options.rpm)
         plan = self._plan(options, template, variables)
         plan.run.session = self
         if options.cached:
@@ -221,7 +220,11 @@ class Session:
             if kept is not None:
                 kept.session, kept.reused = self, True
                 return kept
-        return self.engine.run(plan, listen)
+        self.client.pace(options.rpm)
+        try:
+            return self.engine.run(plan, listen)
+        finally:
+            self.client.pace(None)
 
     def find(self, ref: str, variables: Mapping[str, Any] | None = None) -> Run:
         """The run that is meant by a variable's name, a run's id or its beginning, or a task's id.
@@ -246,6 +249,8 @@ class Session:
         from xpander_magics.client import MARK
         from xpander_magics.plan import FIELD_OPTIONS, check_service
 
+        if not isinstance(text, str):
+            raise ConfigError(f"reply takes a text, not a value of type {type(text).__name__}.")
         check_service(run, self.client)
         if run.thread_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
@@ -306,4 +311,4 @@ def as_set(fields: Mapping[str, Any]) -> tuple[str, ...]:
     try:
         return tuple(f"{name}={json.dumps(value, allow_nan=False)}" for name, value in fields.items())
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"fields can't be sent as JSON: {error}.") from None
+        raise ConfigError(f"fields can't be sent as JSON: {str(error).rstrip('.')}.") from None

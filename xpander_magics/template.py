@@ -60,7 +60,7 @@ def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell
         text = environment.from_string(template).render(used)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(
-            f"{what} is no valid template: {error.message} (line {error.lineno}).\n"
+            f"{what} is no valid template: {str(error.message).rstrip('.')} (line {error.lineno}).\n"
             "To send braces as they are, use --raw, or {% raw %}…{% endraw %} around them."
         ) from None
     except jinja2.UndefinedError as error:
@@ -68,12 +68,13 @@ def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell
     except jinja2.exceptions.SecurityError as error:
         raise TemplateError(f"{what} asks for what a template may not do: {str(error).rstrip('.')}.") from None
     except Exception as error:  # the values are the user's own, and so are their errors
-        raise TemplateError(f"{what} can't be rendered: {type(error).__name__}: {error}.") from None
+        told = str(error).rstrip(".")
+        raise TemplateError(f"{what} can't be rendered: {type(error).__name__}{f': {told}' if told else ''}.") from None
     return Rendered(text, {name: as_json(value) for name, value in used.items()})
 
 
 def _undefined(error: jinja2.UndefinedError, variables: Mapping[str, Any]) -> str:
-    message = str(error.message or error)
+    message = str(error.message or error).rstrip(".")
     name = re.match(r"'(\w+)' is undefined", message)
     if name is None:
         return f"{message}."

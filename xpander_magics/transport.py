@@ -3,7 +3,8 @@
 What is sent again, and what never is:
 
 * any request that surely never reached the service (no connection), and any that it refused with
-  429 or 503: again, after ``Retry-After`` or a jittered, growing pause;
+  429 or 503: again, after ``Retry-After`` or a jittered, growing pause; a POST that is to start a task,
+  and is refused like that, until its deadline;
 * a request that changes nothing when it is repeated (every GET, and Stop): also after a lost
   connection and after any 5xx;
 * a POST that may have started a task: never. Its error has ``maybe_sent`` set, and the caller looks
@@ -13,13 +14,12 @@ What is sent again, and what never is:
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -28,47 +28,20 @@ from requests.adapters import HTTPAdapter
 
 from xpander_magics import errors
 from xpander_magics.config import Key, is_loopback
-from xpander_magics.limits import Pacer
+from xpander_magics.limits import Deadline, Pacer
 from xpander_magics.refusals import refusal
 from xpander_magics.safety import Redactor, plain
 
+__all__ = ["Deadline", "Transport", "may_pass"]
+
+_T = TypeVar("_T")
 _REFUSED = (429, 503)
 _LONGEST_PAUSE = 20.0
+# Whoever looks something up should soon hear that the network is down.
+_MOST_UNSENT_GETS = 2
 _LARGEST_ANSWER = 256 * 2**20
 _LONGEST_REFUSAL = 64 * 2**10
 _MOST_REDIRECTS = 5
-
-
-class Deadline:
-    """The moment when something must be over, on the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-        self._sooner = math.inf
-
-    def shorten(self, seconds: float) -> None:
-        """Brings the moment forward, to so many seconds from now at the latest; ``restore`` takes it back."""
-        self._sooner = min(self._sooner, time.monotonic() + seconds)
-
-    def restore(self) -> None:
-        """Puts the moment back to where it was."""
-        self._sooner = math.inf
-
-    def left(self) -> float:
-        """Seconds until then; 0 or less when it has passed."""
-        return min(self._end, self._sooner) - time.monotonic()
-
-    def check(self, *, maybe_sent: bool = False) -> float:
-        """The seconds left.
-
-        Raises:
-            Timeout: none are.
-        """
-        left = self.left()
-        if left <= 0:
-            raise errors.Timeout(f"It took longer than {self.seconds:g} s.", maybe_sent=maybe_sent)
-        return left
 
 
 class _Session(requests.Session):
@@ -134,6 +107,8 @@ class Transport:
         repeatable: bool | None = None,
         on_attempt: Callable[[], None] | None = None,
         patient: bool = False,
+        paced: bool = True,
+        retries: int | None = None,
     ) -> Any:
         """One request, its answer's JSON.
 
@@ -142,17 +117,24 @@ class Transport:
             repeatable: whether sending it twice does no harm; for a GET when omitted.
             on_attempt: called before each time that it is sent.
             patient: whether the answer's first byte may take until the deadline.
+            paced: whether it waits for its turn, which then puts the deadline off; False for what must
+                not wait, or has done so.
+            retries: how often it is sent again at the most, if not as often as other requests.
 
         Raises:
             ServiceError: one of its kinds; ``maybe_sent`` says whether the request may have worked.
         """
-        repeatable = method == "GET" if repeatable is None else repeatable
-        for attempt in range(self._retries + 1):
-            try:
-                return self.parsed(self._once(method, path, params, body, deadline, on_attempt, patient), deadline)
-            except errors.ServiceError as error:
-                self._pause_or_raise(error, attempt, repeatable, deadline)
-        raise AssertionError("the last attempt returns or raises")
+
+        def send() -> Any:
+            if paced:
+                deadline.extend(self.pacer.wait())
+            return self.parsed(self._once(method, path, params, body, deadline, on_attempt, patient), deadline)
+
+        get, most = method == "GET", self._retries if retries is None else retries
+        unsent = min(most, _MOST_UNSENT_GETS) if get else most
+        return self._insist(
+            send, deadline, most, most_unsent=unsent, repeatable=get if repeatable is None else repeatable
+        )
 
     def open(
         self,
@@ -163,13 +145,9 @@ class Transport:
         body: Mapping[str, Any],
         on_attempt: Callable[[], None] | None = None,
     ) -> requests.Response:
-        """POSTs for a stream; the caller reads ``pieces`` of the answer. Errors as for ``json``."""
-        for attempt in range(self._retries + 1):
-            try:
-                return self._once("POST", path, params, body, deadline, on_attempt)
-            except errors.ServiceError as error:
-                self._pause_or_raise(error, attempt, False, deadline)
-        raise AssertionError("the last attempt returns or raises")
+        """POSTs for a stream, not paced; the caller reads ``pieces`` of the answer. Errors as for ``json``."""
+        most, send = self._retries, lambda: self._once("POST", path, params, body, deadline, on_attempt)
+        return self._insist(send, deadline, most, most_unsent=most, repeatable=False)
 
     def pieces(self, response: requests.Response, deadline: Deadline) -> Iterator[bytes]:
         """The bytes of an answer as they come, each wait held to the read timeout and the deadline."""
@@ -229,7 +207,6 @@ class Transport:
         on_attempt: Callable[[], None] | None,
         patient: bool = False,
     ) -> requests.Response:
-        self.pacer.wait(deadline.left())
         left = deadline.check()
         if on_attempt is not None:
             on_attempt()
@@ -300,20 +277,31 @@ class Transport:
                 maybe_sent=True,
             ) from None
 
-    def _pause_or_raise(self, error: errors.ServiceError, attempt: int, repeatable: bool, deadline: Deadline) -> None:
-        status = error.status_code
-        lost = status is None and isinstance(error, (errors.ConnectionFailed, errors.Timeout))
-        again = (status in _REFUSED) or (lost and not error.maybe_sent)
-        again = again or (repeatable and (lost or (status or 0) >= 500))
-        pause = error.retry_after
-        if pause is None:
-            pause = min(_LONGEST_PAUSE, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
-        else:
-            # Many clients told the same moment must not all come back at it.
-            pause += random.uniform(0.0, min(1.0, 0.1 * pause))
-        if not again or attempt >= self._retries or pause >= deadline.left():
-            raise error
-        time.sleep(pause)
+    def _insist(
+        self, send: Callable[[], _T], deadline: Deadline, most: int, *, most_unsent: int, repeatable: bool
+    ) -> _T:
+        """Sends, and sends again where that is safe and may help, so often at the most."""
+        tries = failed = 0
+        while True:
+            try:
+                return send()
+            except errors.ServiceError as error:
+                refused, unsent = error.status_code in _REFUSED, error.status_code is None and not error.maybe_sent
+                if not may_pass(error) or not (repeatable or refused or unsent):
+                    raise
+                tries += 1
+                # A start that is put off has cost nothing yet: its own time limit says when to give up.
+                failed += not (refused and not repeatable and most)
+                if failed > (most_unsent if unsent else most):
+                    raise
+                pause = min(_LONGEST_PAUSE, 0.25 * 2 ** min(tries - 1, 10)) * random.uniform(0.5, 1.0)
+                if (told := error.retry_after) is not None:
+                    # Many clients told the same moment must not all come back at it. And who says "at once"
+                    # again and again doesn't know.
+                    pause = max(told + random.uniform(0.0, min(1.0, 0.1 * told)), pause if tries > most else 0.0)
+                if pause >= deadline.left():
+                    raise
+            time.sleep(pause)
 
     def _failure(self, error: requests.RequestException, deadline: Deadline) -> Exception:
         """The error for a request that got no answer."""
@@ -355,6 +343,13 @@ class Transport:
         return refusal(
             response.status_code, response.reason, response.headers, body, host=self._host, redact=self._redact
         )
+
+
+def may_pass(error: errors.ServiceError) -> bool:
+    """Whether the same request may get another answer a while later: 429, 5xx, and whatever was lost on the way."""
+    if error.status_code is None:
+        return isinstance(error, (errors.ConnectionFailed, errors.Timeout))
+    return error.status_code == 429 or error.status_code >= 500
 
 
 def _limit_wait(raw: Any, seconds: float) -> None:

@@ -46,7 +46,7 @@ models:
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
-    (tmp_path / "own.gguf").touch()
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
     catalog = load(write(tmp_path, FULL), [tmp_path / "own.gguf"])
     (agent,), (workflow,), (provider,), (own, given) = (
         *(catalog.agents, catalog.workflows, catalog.providers, catalog.models),
@@ -127,3 +127,12 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.yaml")
     with pytest.raises(ConfigError, match=r"no GGUF file .*x\.gguf"):
         load(gguf=[tmp_path / "x.gguf"])
+
+
+@pytest.mark.parametrize("content", [b"", b"GG", b"<html>", b"ggml"])
+def test_a_gguf_that_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.gguf is no GGUF file: it doesn't begin with GGUF\."):
+        load(gguf=[tmp_path / "x.gguf"])
+    with pytest.raises(ConfigError, match=r"x\.gguf, which is no GGUF file"):
+        load(write(tmp_path, "models: [{id: m, path: x.gguf}]"))

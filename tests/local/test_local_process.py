@@ -182,3 +182,15 @@ def test_importing_the_package_is_light() -> None:
     program = f"import sys, xpander_magics.local; print([m for m in {heavy} if m in sys.modules])"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PACKAGE, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_empty_logs_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XPANDER_CACHE", str(tmp_path))
+    days = {"server-a.log": (2, ""), "server-b.log": (2, "told"), "server-c.log": (8, "told"), "server-d.log": (0, "")}
+    for name, (age, text) in days.items():
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (time.time() - age * 86_400,) * 2)
+    # A kernel that ends without a word to its server.
+    program = "from xpander_magics.local import LocalServer; LocalServer.start()"
+    subprocess.run([sys.executable, "-c", program], cwd=PACKAGE, check=True, timeout=60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["server-b.log", "server-d.log"]

@@ -244,6 +244,8 @@ def _model(entry: _Entry, folder: Path) -> ModelFile:
     )
     if not model.path.is_file():
         raise entry.wrong(f"has path: {model.path}, and there is no such file")
+    if not _is_gguf(model.path):
+        raise entry.wrong(f"has path: {model.path}, which is no GGUF file")
     return model
 
 
@@ -251,7 +253,18 @@ def _given(path: str | Path) -> ModelFile:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"There is no GGUF file {file}.")
+    if not _is_gguf(file):
+        raise ConfigError(f"{file} is no GGUF file: it doesn't begin with GGUF. Convert the model, or fetch it anew.")
     return ModelFile(id=file.stem, path=file)
+
+
+def _is_gguf(file: Path) -> bool:
+    """Whether a file begins as GGUF does: llama.cpp would find out on first use only, and say little."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(4) == b"GGUF"
+    except OSError as error:
+        raise ConfigError(f"{file} can't be read: {error.strerror}.") from None
 
 
 def _check_models(path: Path, catalog: Catalog) -> None:

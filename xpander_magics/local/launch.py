@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -21,6 +22,9 @@ from xpander_magics.local.models import cache_dir
 _SECONDS_TO_START = 60
 _SECONDS_TO_END = 3
 _LOG_DAYS = 7
+_EMPTY_LOG_DAYS = 1
+_logs: set[Path] = set()
+"""Of the servers that this process has started and not stopped."""
 
 
 class LocalServer:
@@ -63,6 +67,7 @@ class LocalServer:
         command += [f"--gguf={_absolute(path)}" for path in gguf]
         command += [] if fetch else ["--no-fetch"]
         handle, name = _log_file()
+        _logs.add(Path(name))
         with os.fdopen(handle, "wb") as stderr:
             process = subprocess.Popen(
                 command,
@@ -103,6 +108,7 @@ class LocalServer:
             process.wait()
         with contextlib.suppress(OSError):
             self.log.unlink()
+        _logs.discard(self.log)
 
     def __enter__(self) -> LocalServer:
         return self
@@ -143,10 +149,21 @@ def _own_group() -> dict[str, Any]:
 
 
 def _log_file() -> tuple[int, str]:
-    """A new log, readable by its owner alone. Those that killed kernels left behind go after a week."""
+    """A new log, readable by its owner alone. Those that killed kernels left go in time, sooner if they say nothing."""
     folder = cache_dir()
     for old in folder.glob("server-*.log"):
         with contextlib.suppress(OSError):
-            if old.stat().st_mtime < time.time() - _LOG_DAYS * 86_400:
+            kept = old.stat()
+            days = _LOG_DAYS if kept.st_size else _EMPTY_LOG_DAYS
+            if kept.st_mtime < time.time() - days * 86_400:
                 old.unlink()
     return tempfile.mkstemp(prefix="server-", suffix=".log", dir=folder)
+
+
+@atexit.register
+def _drop_empty_logs() -> None:
+    """At the kernel's end: its servers end by themselves a moment later, and an empty log tells nobody anything."""
+    for log in _logs:
+        with contextlib.suppress(OSError):
+            if not log.stat().st_size:
+                log.unlink()

@@ -1,0 +1,128 @@
+"""The kept runs that a command is about: as the notebook's variables hold them, and as the store does. No IPython."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics import errors
+from xpander_magics.contract import WAITING
+from xpander_magics.results import Run, utc_now
+
+if TYPE_CHECKING:
+    from xpander_magics.session import Session
+
+# Sent, but what became of it was never heard; the task's id or its mark can tell.
+_UNHEARD = ("planned", "unknown")
+# After so long a task that nobody heard of has ended one way or the other.
+_UNHEARD_FOR = timedelta(days=1)
+# More at once than anybody has under way; usage is one request each.
+_LOOKED_AT = 1000
+
+
+class Kept:
+    """The runs of one session, and the variables of one notebook that hold some of them."""
+
+    def __init__(self, session: Session, variables: Mapping[str, Any]) -> None:
+        self._session = session
+        self._variables = variables
+
+    def find(self, ref: str) -> Run:
+        """The run that is meant, as the notebook holds it. Raises as ``Session.find``."""
+        return self._held(self._session.find(ref, self._variables))
+
+    def refresh(self, run: Run) -> None:
+        """Asks for it again, unless it has ended or was surely never sent."""
+        if not run.ended and (run.task_id is not None or run.sent_at is not None):
+            run.refresh()
+            self._pass_on(run)
+
+    def tag(self, run: Run, tags: list[str], *, remove: bool) -> None:
+        """Adds tags, or takes them away."""
+        self._session.store.tag([run.run_id], tags, remove=remove)
+        run.tags[:] = self._session.store.find(run.run_id).tags
+        self._pass_on(run)
+
+    def stop(self, run: Run) -> None:
+        """Stops its task."""
+        run.stop()
+        self._pass_on(run)
+
+    def under_way(self) -> list[Run]:
+        """The runs of this service that may be under way, newest first."""
+        since = utc_now() - _UNHEARD_FOR
+        store, url = self._session.store, self._session.client.base_url
+        runs = [run for status in WAITING for run in store.select(status=status, limit=_LOOKED_AT) if run.task_id]
+        unheard = [run for status in _UNHEARD for run in store.select(status=status, limit=_LOOKED_AT)]
+        runs += [run for run in unheard if run.sent_at is not None and run.sent_at > since]
+        runs = [self._held(run) for run in runs if run.base_url == url]
+        return sorted(runs, key=lambda run: run.sent_at or run.created_at or utc_now(), reverse=True)
+
+    def read_usage(self, run: Run) -> None:
+        """Asks what it used and cost, and keeps that."""
+        self._session.engine.read_usage(run)
+        self._pass_on(run)
+
+    def read_missing_usage(self, tell: Callable[[str], object]) -> list[Run]:
+        """Reads the usage of the newest runs that lack it; one run's failure doesn't keep it from the others.
+
+        Args:
+            tell: told how many failed, and how many weren't asked for.
+
+        Returns:
+            Those for which it is known now.
+
+        Raises:
+            XpanderError: the first failure, where nothing could be read at all.
+        """
+        url = self._session.client.base_url
+        runs = [run for run in self._session.store.select(limit=_LOOKED_AT) if run.ended and run.task_id]
+        # Only usage tells these; a service may leave some of them out.
+        runs = [run for run in runs if run.actions is run.cost_usd is run.is_byok is None]
+        lacking = [self._held(run) for run in runs if run.base_url == url]
+        done: list[Run] = []
+        failures: list[errors.XpanderError] = []
+        for run in lacking:
+            try:
+                self.read_usage(run)
+            except errors.StoreError:
+                raise
+            except (errors.ServiceError, errors.ConfigError) as error:
+                failures.append(error)
+                if _is_for_all(error):
+                    break
+            else:
+                done.append(run)
+        if failures:
+            left = len(lacking) - len(done) - len(failures)
+            rest = f"; {left} more left, not asked for" if left else ""
+            tell(f"The usage of {len(failures)} of {len(lacking)} runs could not be read{rest}. {failures[0]}\n")
+        if failures and not done:
+            raise failures[0]
+        return done
+
+    def _objects_of(self, run: Run) -> list[Run]:
+        """What holds this run among the variables; those that IPython has named come last."""
+        named = sorted(self._variables.items(), key=lambda item: item[0].startswith("_"))
+        return [value for _, value in named if isinstance(value, Run) and value.run_id == run.run_id]
+
+    def _held(self, run: Run) -> Run:
+        """The notebook's own object for a run, if a variable holds one: what becomes of the run is to show there."""
+        objects = self._objects_of(run)
+        held = run if any(value is run for value in objects) else next(iter(objects), run)
+        held.session = held.session or self._session
+        return held
+
+    def _pass_on(self, run: Run) -> None:
+        """Tells the notebook's other objects of a run what is known of it now; each keeps its own events."""
+        now = {field.name: getattr(run, field.name) for field in fields(run) if field.name != "events"}
+        for other in self._objects_of(run):
+            vars(other).update(now)
+
+
+def _is_for_all(error: errors.XpanderError) -> bool:
+    """Whether each further request would meet the same."""
+    refused = isinstance(error, errors.AuthError) and error.status_code != 403
+    return refused or isinstance(error, (errors.RateLimitError, errors.ConnectionFailed))
