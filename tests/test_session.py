@@ -194,3 +194,12 @@ def test_a_collected_run_sheds_the_error_of_its_way(notebook: Notebook) -> None:
     run.status, run.error, run.error_type = "executing", "Interrupted.", "Interrupted"
     run.stop()
     assert (run.status, run.error, run.error_type) == ("completed", None, None)
+
+
+def test_a_listed_agent_is_a_target(notebook: Notebook) -> None:
+    echo = next(agent for agent in notebook.client.agents() if agent.name == "echo")
+    twice = next(workflow for workflow in notebook.client.workflows() if workflow.name == "echo-twice")
+    assert notebook.client.invoke(echo, "x").result == "x"
+    assert notebook.client.invoke(twice, "x").agent_id == twice.id
+    with pytest.raises(ConfigError, match="not a int"):
+        notebook.client.invoke(5, "x")  # type: ignore[arg-type]

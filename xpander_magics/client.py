@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Event, Record, Task
+from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Agent, Event, Record, Task
 from xpander_magics.errors import did_you_mean
 from xpander_magics.limits import Deadline
 from xpander_magics.resources import Resources, given, seconds
@@ -80,7 +80,7 @@ class Client(Resources):
 
     def prepare(
         self,
-        target: str | Target,
+        target: str | Agent | Target,
         text: str,
         *,
         version: str | None = None,
@@ -90,7 +90,7 @@ class Client(Resources):
         """Checks and builds a call without sending it (names are looked up, which may ask the service).
 
         Args:
-            target: an agent's or workflow's name, unique name or id, as in a cell.
+            target: an agent's or workflow's name, unique name or id, as in a cell; or one that was listed.
             text: the prompt, ``input.text``.
             version: a version, ``latest`` or ``draft``; as the service thinks best when omitted.
             fields: fields of the invoke body by their own names; ``files`` and ``user`` go into ``input``.
@@ -100,7 +100,7 @@ class Client(Resources):
             ConfigError: a field has a value of the wrong type, or a name close to a known one.
             NotFoundError, InvalidRequestError: no such target, or it isn't ACTIVE.
         """
-        resolved = target if isinstance(target, Target) else self.directory.resolve(target)
+        resolved = self.directory.resolve(target)
         mark = mark or new_run_id()
         if not isinstance(text, str):
             raise errors.ConfigError(f"The prompt is a string, not a {type(text).__name__}.")
@@ -121,7 +121,7 @@ class Client(Resources):
 
     def invoke(
         self,
-        target: str | Target,
+        target: str | Agent | Target,
         text: str,
         *,
         mode: str = "sync",
@@ -161,7 +161,7 @@ class Client(Resources):
 
     def stream(
         self,
-        target: str | Target,
+        target: str | Agent | Target,
         text: str,
         *,
         version: str | None = None,

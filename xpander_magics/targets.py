@@ -65,14 +65,22 @@ class Directory:
             kept = self._entries[kind] = (time.monotonic(), self._list_kind(kind))
         return kept[1]
 
-    def resolve(self, written: str) -> Target:
+    def resolve(self, written: str | Agent | Target) -> Target:
         """The agent or workflow that is meant by ``NAME``, ``agent:NAME``, ``workflow:NAME`` or an id.
+
+        One that was listed means itself, and so does a target.
 
         Raises:
             NotFoundError: there is none; the nearest names are given.
             ConfigError: several are meant.
             InvalidRequestError: it is there, but isn't ACTIVE.
         """
+        if isinstance(written, Target):
+            return written
+        if isinstance(written, Agent):
+            written = f"{written.kind}:{written.id}"
+        if not isinstance(written, str):
+            raise ConfigError(f"A target is a name, an id, or one of those listed, not a {type(written).__name__}.")
         prefix, colon, rest = written.partition(":")
         kinds, name = ((prefix,), rest.strip()) if colon and prefix in KINDS else (KINDS, written.strip())
         if not name:
