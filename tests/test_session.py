@@ -203,3 +203,16 @@ def test_a_listed_agent_is_a_target(notebook: Notebook) -> None:
     assert notebook.client.invoke(twice, "x").agent_id == twice.id
     with pytest.raises(ConfigError, match="not a int"):
         notebook.client.invoke(5, "x")  # type: ignore[arg-type]
+
+
+def test_what_a_failed_task_had_written_is_kept_and_shown(notebook: Notebook) -> None:
+    notebook.ns["broken"] = {"script": {"fail": "It fell over.", "chunks": ["Once upon ", "a time"]}}
+    with pytest.raises(TaskFailed, match="It fell over") as caught:
+        notebook.run("%%xpander echo --payload broken\nhello")
+    run = caught.value.run
+    assert run is not None
+    assert run.result == "It fell over."
+    kept = default_session().store.find(run.run_id)
+    assert kept.metadata["streamed_text"] == "Once upon a time"
+    assert "Once upon a time" in kept._repr_mimebundle_()["text/html"]
+    assert "Once upon a time" in kept._repr_mimebundle_()["text/plain"]

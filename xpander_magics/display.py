@@ -15,7 +15,7 @@ from typing import Any
 
 from xpander_magics import contract
 from xpander_magics.contract import Event, Record
-from xpander_magics.results import Run
+from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import plain
 
 _TAGS = {
@@ -95,6 +95,9 @@ def as_text(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str
         shown: what is left out, because it is shown beside this.
     """
     answer = "" if _told_by_error(run) else _answer_text(run, view)
+    streamed = _streamed(run)
+    if streamed and streamed not in shown:
+        answer = f"{plain(streamed)}\n{answer}"
     notes = [plain(note) for note in _notes(run, shown) if plain(note) not in answer]
     return "\n".join(part for part in (answer, *notes, facts(run)) if part)
 
@@ -110,6 +113,11 @@ def _notes(run: Run, shown: Collection[str] = ()) -> list[str]:
     return [note for note in (waiting_for(run), run.error) if note and note not in shown]
 
 
+def _streamed(run: Run) -> str:
+    """What a task had written before it failed."""
+    return str(run.metadata.get(STREAMED) or "")
+
+
 def _told_by_error(run: Run) -> bool:
     """Whether the error says the whole answer: a failed task's result is why it failed."""
     said = (run.result or "").strip()
@@ -119,6 +127,8 @@ def _told_by_error(run: Run) -> bool:
 def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str:
     """A run for a notebook, as safe HTML; ``shown`` is left out."""
     parts = ["" if _told_by_error(run) else _answer_html(run, view), _steps_html(run.events)]
+    if _streamed(run):
+        parts.insert(0, f'<div style="{_PRE}">{_escape(_streamed(run))}</div>')
     for note in _notes(run, shown):
         parts.append(f'<div role="status" style="{_PRE}"><strong>{_escape(note)}</strong></div>')
     parts.append(f'<div style="{_FOOT}">{_escape(facts(run))}</div>')
@@ -283,7 +293,7 @@ class Stream:
             display(run_bundle(run, self._view, shown=shown), raw=True)  # type: ignore[no-untyped-call]
             return
         # In a terminal, what was written while it ran still stands there.
-        shown |= self._told
+        shown |= {*self._told, "".join(self._answer)}
         if "".join(self._answer) == run.result and not self._renders_json(run):
             self._write("\n" + "\n".join([*map(plain, _notes(run, shown)), facts(run)]) + "\n")
         else:

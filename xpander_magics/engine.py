@@ -17,7 +17,7 @@ from xpander_magics.client import Call, Client, mark_of
 from xpander_magics.contract import TASK_EVENTS, Event, Task
 from xpander_magics.limits import Deadline
 from xpander_magics.plan import Plan, check_service
-from xpander_magics.results import Run, utc_now
+from xpander_magics.results import STREAMED, Run, utc_now
 from xpander_magics.safety import StreamRedactor
 from xpander_magics.schemas import check, parse_json
 from xpander_magics.store import Store
@@ -235,8 +235,12 @@ class _Execution:
             if rest:
                 ours = kind == "chunk" and task_id in (None, self._run.task_id)
                 self._tell(Event(kind, task_id, None, rest, {}), rest if ours else "")
-        if self._run.result is None and self._answer:
-            self._run.result = "".join(self._answer)
+        run, streamed = self._run, "".join(self._answer)
+        if run.result is None and streamed:
+            run.result = streamed
+        elif streamed and run.status != "completed" and streamed != run.result:
+            # A failed task says why in place of its answer; what it had written was paid for, too.
+            run.metadata = {**run.metadata, STREAMED: streamed}
 
     def _outcome(self) -> errors.XpanderError | None:
         """What an ended task means; the run gets its error, its output and its usage."""

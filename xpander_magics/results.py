@@ -26,6 +26,10 @@ _IN_COLUMNS = frozenset(
 _LARGEST = 2**53
 
 
+STREAMED = "streamed_text"
+"""The key in ``metadata`` of what a task had written before it failed, where its result says something else."""
+
+
 def new_run_id() -> str:
     """An id that no other run has: 32 hexadecimal digits."""
     return uuid.uuid4().hex
