@@ -165,3 +165,13 @@ def test_models_without_names(service: FaultServer, client: Client) -> None:
     service.on("GET */models", reply(200, [{"model_id": None}, {"model_id": "a"}]), times=2)
     with pytest.raises(NotFoundError):
         client.directory.check_model("openai", "b")
+
+
+def test_a_service_without_workflows_still_finds_its_agents(service: FaultServer, client: Client) -> None:
+    service.on("GET /v1/workflows", reply(404, {"detail": "Not Found"}), times=10)
+    assert client.directory.resolve("writer").id == uuid(1)
+    with pytest.raises(NotFoundError, match="writer"):
+        client.directory.resolve("wirter")
+    service.on("GET /v1/agents", reply(404, {"detail": "Not Found"}), times=10)
+    with pytest.raises(NotFoundError, match="404"), Client(service.key, service.url, retries=0) as anew:
+        anew.directory.resolve("writer")
