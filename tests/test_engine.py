@@ -243,7 +243,7 @@ def test_too_long(bench: Bench, mode: str) -> None:
         bench.service.on(INVOKE[mode], stream(created(), *keep_alives(10), work=True))
     began = time.monotonic()
     run = bench.fails(errors.Timeout, mode, timeout=0.6)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     assert (run.status, run.error_type) == ("stopped", "Timeout")
     assert "longer than 0.6 s; its task was stopped" in (run.error or "")
     assert len(bench.service.requests("POST */stop")) == 1
@@ -292,7 +292,7 @@ def test_paused_is_returned_after_a_while(bench: Bench, mode: str, why: dict[str
     bench.service.on(INVOKE["stream"], stream(*sent, work=True))
     began = time.monotonic()
     run = bench.run(mode)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
     assert (run.status, run.error) == ("paused", None)
     assert run.metadata[next(iter(why))] == next(iter(why.values()))
     assert bench.kept(run)[0] == "paused"
@@ -540,7 +540,7 @@ def interrupted(
     began = time.monotonic()
     said, _ = child.communicate()
     killer.cancel()
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20
     assert child.returncode == 0
     return said.strip().split("|")
 
@@ -594,9 +594,9 @@ def test_the_request_as_kept_is_json(bench: Bench) -> None:
 
 
 def test_a_rate_is_neither_latency_nor_the_runs_time(bench: Bench) -> None:
-    bench.client.pace(30)  # a turn each two seconds
+    bench.client.pace(12)  # a turn each five seconds
     bench.run("sync")
-    run = bench.run("sync", timeout=1.5)
+    run = bench.run("sync", timeout=4)
     assert run.status == "completed"
     assert run.latency_s is not None
-    assert run.latency_s < 1.5
+    assert run.latency_s < 4
