@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fault_server import FaultServer
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 from traitlets.config import Config
@@ -63,6 +64,13 @@ def server() -> Iterator[LocalServer]:
     """A local server that all tests share."""
     with LocalServer.start() as started:
         yield started
+
+
+@pytest.fixture
+def service() -> Iterator[FaultServer]:
+    """A service that breaks as the test tells it to."""
+    with FaultServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -43,12 +43,6 @@ INVOKE = {"sync": "POST */invoke", "async": "POST */invoke/async", "stream": "PO
 
 
 @pytest.fixture
-def service() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
-
-
-@pytest.fixture
 def client(service: FaultServer) -> Iterator[Client]:
     with Client(service.key, service.url, retries=2, read_timeout=0.6, timeout=20) as client:
         yield client

@@ -91,12 +91,6 @@ class Bench:
 
 
 @pytest.fixture
-def service() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
-
-
-@pytest.fixture
 def bench(service: FaultServer, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(service, tmp_path)
     yield bench

@@ -13,12 +13,6 @@ from xpander_magics.targets import Target
 
 
 @pytest.fixture
-def service() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
-
-
-@pytest.fixture
 def client(service: FaultServer) -> Iterator[Client]:
     with Client(service.key, service.url, retries=0) as client:
         yield client

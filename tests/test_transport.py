@@ -21,16 +21,10 @@ from fault_server import KEY, FaultServer, drop, hang, redirect, reply
 from xpander_magics import errors
 from xpander_magics.client import Client
 from xpander_magics.config import Key
-from xpander_magics.limits import Pacer
-from xpander_magics.transport import Deadline, Transport
+from xpander_magics.limits import Deadline, Pacer
+from xpander_magics.transport import Transport
 
 GET = "GET */llm_providers"
-
-
-@pytest.fixture
-def service() -> Iterator[FaultServer]:
-    with FaultServer() as server:
-        yield server
 
 
 @pytest.fixture

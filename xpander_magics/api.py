@@ -108,7 +108,8 @@ def run(
         raw=raw or None,
         allow_secrets=allow_secrets or None,
     )
-    return default_session().run(options, prompt, variables or {})
+    session = default_session()
+    return session.run(options.over_defaults(session.defaults), prompt, variables or {})
 
 
 def _several(name: str, values: Any) -> tuple[str, ...]:

@@ -247,7 +247,12 @@ def split(line: str) -> list[str]:
 
 def _commas(item: str) -> list[str]:
     """The values that commas part; a template is left whole."""
-    return [item] if "{{" in item else [part for part in item.split(",") if part.strip()]
+    return [item] if is_template(item) else [part for part in item.split(",") if part.strip()]
+
+
+def is_template(value: Any) -> bool:
+    """Whether a value is yet to be rendered."""
+    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
 
 
 def words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:

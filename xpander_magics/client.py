@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Agent, Event, Record, Task
+from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Agent, Event, Record, Task, sendable
 from xpander_magics.errors import did_you_mean
 from xpander_magics.limits import Deadline
 from xpander_magics.resources import Resources, given, seconds
@@ -113,10 +113,7 @@ class Client(Resources):
                 body[name] = value
         body["input"]["text"] = text
         body["payload_extension"] = {**body.get("payload_extension", {}), MARK: mark}
-        try:
-            json.dumps(body, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise errors.ConfigError(f"A field can't be sent as JSON: {error}.") from None
+        sendable("A field", body)
         return Call(resolved, body, version, mark)
 
     def invoke(

@@ -26,7 +26,6 @@ _CHOICES = {
     "--view": cell.VIEWS,
     "--on-interrupt": cell.ON_INTERRUPT,
 }
-_SHORT = {"-e": "--effort", "-m": "--model", "-o": "--out", "-n": "--repeat", "-j": "--jobs"}
 _VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
 _TAKES_RUN = ("show", "stop", "usage", "thread", "tag")
 _FIXED_WORDS = {"stop": ("all",), "local": ("stop",)}
@@ -65,7 +64,9 @@ class Completer:
         return word, [o for o in dict.fromkeys(offered) if o.startswith((word, f'"{word}'))]
 
     def _in_cell_line(self, words: list[str], word: str) -> Iterable[str]:
-        option = _SHORT.get(words[-1], words[-1]) if words else ""
+        parser = cell.cell_parser()
+        long = {short: action.option_strings[-1] for action in parser._actions for short in action.option_strings}
+        option = long.get(words[-1], words[-1]) if words else ""
         if option in _CHOICES:
             return _CHOICES[option]
         if option == "--model":
@@ -76,7 +77,6 @@ class Completer:
             return self._runs()
         if option == "--set":
             return [f"{name}=" for name in contract.INVOKE_FIELDS]
-        parser = cell.cell_parser()
         if option in _with_value(parser):
             return ()
         options = [o for action in parser._actions for o in action.option_strings if o.startswith("--")]

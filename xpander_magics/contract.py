@@ -6,9 +6,12 @@ has never heard of is kept in ``raw`` and is an attribute like the others.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from xpander_magics.errors import ConfigError
 
 ENDED = frozenset({"completed", "failed", "error", "stopped"})
 """The statuses that end a task. ``paused`` waits for a person: neither an end nor progress."""
@@ -179,3 +182,15 @@ class Event:
         """The id of the task that it tells of, wherever it stands."""
         told = self.data.get("id") if self.type in TASK_EVENTS and isinstance(self.data, dict) else None
         return self.task_id or (str(told) if told else None)
+
+
+def sendable(what: str, value: Any) -> str:
+    """The value as the JSON that is sent; ``what`` it is, for the error.
+
+    Raises:
+        ConfigError: JSON can't hold it.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} can't be sent as JSON: {str(error).rstrip('.')}.") from None

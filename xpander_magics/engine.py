@@ -67,7 +67,7 @@ class Engine:
         self._store.add([plan.run])
         return _Execution(self._client, self._store, plan, listen, self._pause_wait).run()
 
-    def refresh(self, run: Run, redact: Callable[[Any], Any], *, usage: bool = True) -> Run:
+    def refresh(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks how the task of a run stands and what it used, and keeps that.
 
         Raises:
@@ -83,17 +83,19 @@ class Engine:
         if task is None:
             return run
         self._collect(run, task, redact)
-        if run.ended and usage:
-            run.apply_usage(self._client.usage(task.id))
-            self._store.update(run)
+        if run.ended:
+            self._keep_usage(run, task)
         return run
 
     def read_usage(self, run: Run) -> None:
         """Asks what a run used and cost, and keeps that. Raises as ``refresh``."""
         task = self._task_of(run)
         if task is not None:
-            run.apply_usage(self._client.usage(task.id))
-            self._store.update(run)
+            self._keep_usage(run, task)
+
+    def _keep_usage(self, run: Run, task: Task) -> None:
+        run.apply_usage(self._client.usage(task.id))
+        self._store.update(run)
 
     def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks the service to stop a run's task, and keeps what it answers; an ended run stays as it is.

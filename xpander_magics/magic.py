@@ -118,12 +118,11 @@ class XpanderMagics(Magics):
 
     def _do_status(self, command: Command) -> None:
         session = self.session
-        chosen = ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
         where = " (the embedded local server)" if session.local else ""
         lines: dict[str, Callable[[], str]] = {
             "service": lambda: f"{config.base_url_from(session.base_url)}{where}",
             "key": lambda: "its own, for as long as it runs" if session.local else session.client.key_shown,
-            "defaults": lambda: chosen or "none: %xpander use",
+            "defaults": lambda: _chosen(session) or "none: %xpander use",
             "runs": lambda: _location(session.store),
         }
         for name, ask in lines.items():
@@ -173,13 +172,12 @@ class XpanderMagics(Magics):
         check_choices(given)
         cell.parse_set(given.set)
         for model in given.models:
-            if "{{" not in model:
+            if not cell.is_template(model):
                 self.session.client.directory.check_model(*provider_and_model(model))
-        if given.target is not None and "{{" not in given.target:
+        if given.target is not None and not cell.is_template(given.target):
             self.session.client.directory.resolve(given.target)
         self.session.defaults = given.over_defaults(cell.Options() if command.clear else self.session.defaults)
-        chosen = ", ".join(f"{name}={value!r}" for name, value in self.session.defaults.said().items())
-        _write(f"Defaults: {chosen or 'none'}.\n")
+        _write(f"Defaults: {_chosen(self.session) or 'none'}.\n")
 
     def _do_agents(self, command: Command) -> Any:
         from xpander_magics.display import table
@@ -321,6 +319,11 @@ def _checked_name(name: str | None) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise ConfigError(f"--out takes a variable's name, not {name!r}.")
     return name
+
+
+def _chosen(session: Session) -> str:
+    """What later cells have by default."""
+    return ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
 
 
 def _location(store: Store) -> str:

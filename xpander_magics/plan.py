@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpander_magics import cell
 from xpander_magics.client import MARK, Call, Client
-from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES
+from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES, sendable
 from xpander_magics.errors import ConfigError, NotFoundError, SecretError, did_you_mean
 from xpander_magics.results import Run, utc_now, without_secret_fields
 from xpander_magics.safety import Redactor, is_secret_name, secret_variables, strings_in
@@ -89,9 +89,11 @@ def make_plan(
     fields = _fields(options, variables)
     if options.thread is not None:
         fields["id"] = _thread(options.thread, variables, client, find_run)
-    redact = Redactor([*client.secrets(), *secret_variables().values(), *_secrets_in(fields)])
+    secrets = [("the API key", key) for key in client.secrets()]
+    secrets += [(f"the value of ${name}", value) for name, value in secret_variables().items()]
+    redact = Redactor([*(secret for _, secret in secrets), *_secrets_in(fields)])
     if not options.allow_secrets:
-        _refuse_secrets(prompt, fields, client)
+        _refuse_secrets(prompt, fields, secrets)
     if options.target is None:
         raise ConfigError(
             "There is no target. Name an agent or a workflow: %%xpander NAME, or %xpander use NAME for all cells.\n"
@@ -188,15 +190,11 @@ def check_choices(options: cell.Options, *, rendered: bool = False) -> None:
         ("--view", (options.view,), cell.VIEWS),
     ):
         for value in values:
-            if rendered or not _is_template(value):
+            if rendered or not cell.is_template(value):
                 cell.one_of(option, value, known)
     for model in options.models:
-        if rendered or not _is_template(model):
+        if rendered or not cell.is_template(model):
             provider_and_model(model)
-
-
-def _is_template(value: Any) -> bool:
-    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
 
 
 def _rendered(options: cell.Options, variables: Mapping[str, Any]) -> cell.Options:
@@ -205,7 +203,7 @@ def _rendered(options: cell.Options, variables: Mapping[str, Any]) -> cell.Optio
     def text(name: str, value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(text(name, item) for item in value)
-        if not _is_template(value):
+        if not cell.is_template(value):
             return value
         option = cell.option_of(name) if name != "target" else "The target"
         rendered = render(value, variables, what=option).text
@@ -310,10 +308,7 @@ def _named(option: str, given: Any, variables: Mapping[str, Any], *, several: bo
         what = f"{given!r} is" if isinstance(given, str) else "this is"
         kinds = "a dict or a list of dicts" if several else "a dict"
         raise ConfigError(f"{option} takes {kinds}, and {what} a {type(value).__name__}.")
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{option} can't be sent as JSON: {error}.") from None
+    sendable(option, value)
     return value
 
 
@@ -338,12 +333,10 @@ def _secret_settings(value: Any, *, all_of_it: bool = False) -> list[str]:
     return [value, value.partition(" ")[2]] if value.lower().startswith(("bearer ", "basic ")) else [value]
 
 
-def _refuse_secrets(prompt: str, fields: Mapping[str, Any], client: Client) -> None:
+def _refuse_secrets(prompt: str, fields: Mapping[str, Any], secrets: Sequence[tuple[str, str]]) -> None:
     """Raises SecretError where something that will be read by a model holds a secret."""
     public = {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
     texts = [("The prompt", prompt), *((f"The field {n}", text) for n, v in public.items() for text in strings_in(v))]
-    secrets = [("the API key", key) for key in client.secrets()]
-    secrets += [(f"the value of ${name}", value) for name, value in secret_variables().items()]
     for what, text in texts:
         for whose, secret in secrets:
             if secret in text:

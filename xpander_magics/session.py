@@ -5,7 +5,6 @@ Everything is opened when it is first needed.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics import cell, config
 from xpander_magics.cell import Options
-from xpander_magics.contract import SECRET_FIELDS
+from xpander_magics.contract import SECRET_FIELDS, sendable
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.results import Run
 from xpander_magics.store import Store
@@ -189,10 +188,10 @@ class Session:
         self._store = None
 
     def plan(self, options: Options, template: str, variables: Mapping[str, Any]) -> Plan:
-        """Options over the defaults, and a prompt, made ready to be sent; see ``plan.make_plan``."""
-        return self._plan(options.over_defaults(self.defaults), template, variables)
+        """Options and a prompt made ready to be sent; see ``plan.make_plan``.
 
-    def _plan(self, options: Options, template: str, variables: Mapping[str, Any]) -> Plan:
+        Whoever takes the options from a person puts them over ``defaults`` first.
+        """
         from xpander_magics.plan import make_plan
 
         target = options.target or self.settings.target or os.environ.get("XPANDER_AGENT_ID") or None
@@ -205,15 +204,10 @@ class Session:
         variables: Mapping[str, Any],
         listen: Listener | None = None,
     ) -> Run:
-        """Sends one prompt; returns and raises as ``Engine.run`` and ``make_plan`` do."""
-        return self._run(options.over_defaults(self.defaults), template, variables, listen)
-
-    def _run(
-        self, options: Options, template: str, variables: Mapping[str, Any], listen: Listener | None = None
-    ) -> Run:
+        """Sends one prompt; takes its arguments as ``plan`` does, returns and raises as ``Engine.run``."""
         if options.rpm is not None and not cell.is_amount(options.rpm):
             raise ConfigError(f"--rpm takes a number of requests above 0, not {options.rpm!r}.")
-        plan = self._plan(options, template, variables)
+        plan = self.plan(options, template, variables)
         plan.run.session = self
         if options.cached:
             kept = self.store.cached(plan.run.cache_key or "")
@@ -279,7 +273,7 @@ class Session:
             tags=tuple(run.tags),
             raw=True,
         )
-        return self._run(options, text, {})
+        return self.run(options, text, {})
 
     def stop(self, run: Run) -> Run:
         """Stops a run's task."""
@@ -308,7 +302,4 @@ def default_session() -> Session:
 
 def as_set(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Fields as ``--set`` takes them."""
-    try:
-        return tuple(f"{name}={json.dumps(value, allow_nan=False)}" for name, value in fields.items())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"fields can't be sent as JSON: {str(error).rstrip('.')}.") from None
+    return tuple(f"{name}={sendable('fields', value)}" for name, value in fields.items())

@@ -32,8 +32,6 @@ from xpander_magics.limits import Deadline, Pacer
 from xpander_magics.refusals import refusal
 from xpander_magics.safety import Redactor, plain
 
-__all__ = ["Deadline", "Transport", "may_pass"]
-
 _T = TypeVar("_T")
 _REFUSED = (429, 503)
 _LONGEST_PAUSE = 20.0
@@ -321,12 +319,8 @@ class Transport:
             what = "can't be reached" if unsent else "didn't answer"
             return errors.Timeout(f"{self._host} {what} in time ({_reason(error)}).", maybe_sent=not unsent)
         what = "can't be reached" if unsent else "closed the connection without an answer"
-        return errors.ConnectionFailed(
-            f"{self._host} {what} ({_reason(error)}). Is the network up, and the base URL right?"
-            if unsent
-            else f"{self._host} {what} ({_reason(error)}).",
-            maybe_sent=not unsent,
-        )
+        hint = " Is the network up, and the base URL right?" if unsent else ""
+        return errors.ConnectionFailed(f"{self._host} {what} ({_reason(error)}).{hint}", maybe_sent=not unsent)
 
     def _refusal(self, response: requests.Response, deadline: Deadline) -> errors.ServiceError:
         """The error that a status of 300 or more means; of a long page the beginning is enough."""
