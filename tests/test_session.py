@@ -143,7 +143,12 @@ def test_a_run_is_asked_for_where_it_was_sent(notebook: Notebook) -> None:
     before = notebook.newest_tasks()
     run.base_url = "https://elsewhere.example"
     notebook.ns["run"] = run
-    for act in (run.refresh, lambda: run.reply("two"), lambda: notebook.run("%%xpander echo --thread run\ntwo")):
+    for act in (
+        run.refresh,
+        lambda: run.reply("two"),
+        lambda: notebook.run("%%xpander echo --thread run\ntwo"),
+        lambda: notebook.run("%xpander thread run"),
+    ):
         with pytest.raises(ConfigError, match=r"was sent to https://elsewhere\.example"):
             act()
     run.status = "executing"

@@ -275,10 +275,12 @@ class XpanderMagics(Magics):
 
     def _do_thread(self, command: Command) -> Any:
         from xpander_magics.display import table
+        from xpander_magics.plan import check_service
 
         run = self._run_named(command)
         if run.task_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation: it started no task.")
+        check_service(run, self.session.client)
         if not command.full:
             return table(self.session.client.thread(run.task_id), "thread")
         parts = self.session.client.full_thread(run.task_id)
