@@ -16,6 +16,7 @@ import pytest
 from fault_server import FaultServer
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
+from postgres_server import PostgresServer, programs
 from traitlets.config import Config
 
 from xpander_magics.client import Client
@@ -36,6 +37,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         why = no_index()
     if why is None and item.get_closest_marker("model"):
         why = no_weights()
+    if why is None and item.get_closest_marker("postgres") and programs() is None:
+        why = "no PostgreSQL server's programs (initdb): `apt-get install postgresql`, or put them on the PATH"
     if why is not None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
 
@@ -63,6 +66,13 @@ def no_weights() -> str | None:
 def server() -> Iterator[LocalServer]:
     """A local server that all tests share."""
     with LocalServer.start() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share; each takes a database of its own."""
+    with PostgresServer() as started:
         yield started
 
 

@@ -14,16 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "xpander_magics"
 LAYERS = (
     *("safety", "errors", "contract", "config", "limits", "results", "sse"),
     *("cell", "commands", "template", "schemas"),
-    *("refusals", "transport", "targets", "resources", "client"),
-    *("plan", "store", "quote", "engine"),
+    *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
+    *("terms", "plan", "grid", "store", "execution", "engine"),
+    *("attendance", "tally", "outcomes", "scheduler", "workers", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
-    *("local", "session", "kept", "api"),
-    *("display", "complete", "magic", "__init__"),
+    *("local", "progress", "session", "kept", "api"),
+    *("display", "tables", "complete", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 
-# A Run acts and shows itself, and must not pull all that in: these two are imported when it does.
-EXCEPTIONS = {("results", "session"), ("results", "display")}
+# A Run and Runs act and show themselves, and must not pull all that in: these are imported when they do.
+EXCEPTIONS = {("results", "session"), ("results", "display"), ("outcomes", "session"), ("outcomes", "tables")}
 # The names of the package itself are fetched from these when they are first asked for.
 PACKAGE_ITSELF = "xpander_magics"
 
@@ -34,7 +35,7 @@ KEEPERS = {
     "sqlalchemy": {"store"},
     "jinja2": {"template"},
     "jsonschema": {"schemas"},
-    "IPython": {"magic", "complete", "display"},
+    "IPython": {"magic", "complete", "display", "tables", "progress"},
     "nh3": {"display"},
     "markdown_it": {"display"},
     "fastapi": {"local"},

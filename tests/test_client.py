@@ -31,7 +31,8 @@ from fault_server import (
 )
 
 from xpander_magics import errors
-from xpander_magics.client import MARK, Client
+from xpander_magics.calls import MARK
+from xpander_magics.client import Client
 from xpander_magics.contract import INVOKE_FIELDS, MODES, Event
 from xpander_magics.limits import Deadline
 from xpander_magics.targets import Target

@@ -260,6 +260,28 @@ def test_a_get_is_still_refused_after_the_retries(service: FaultServer, transpor
     assert len(service.log) == 3
 
 
+@pytest.mark.parametrize("cancellable", [True, False])
+def test_a_pause_ends_when_the_run_is_cancelled(service: FaultServer, transport: Transport, cancellable: bool) -> None:
+    service.on("POST */echo", reply(429, {"detail": "later"}, {"Retry-After": "50"}), times=9)
+    deadline = Deadline(100, cancellable=cancellable)
+    threading.Timer(0.5, deadline.cancel).start()
+    began = time.monotonic()
+    with pytest.raises(errors.ServiceError) as caught:
+        transport.json("POST", "/v1/echo", body={}, deadline=deadline)
+    assert time.monotonic() - began < 30
+    assert not caught.value.maybe_sent
+    assert len(service.log) == 1
+
+
+def test_a_cancelled_run_sends_nothing_even_if_its_turn_was_waited_for(
+    service: FaultServer, transport: Transport
+) -> None:
+    deadline = Deadline(100, cancellable=True)
+    with pytest.raises(errors.Timeout, match="cancelled"):
+        transport.json("POST", "/v1/echo", body={}, deadline=deadline, paced=False, on_attempt=deadline.cancel)
+    assert not service.log
+
+
 # ---- what errors say
 
 
@@ -466,6 +488,31 @@ def test_many_threads_share_a_pool(service: FaultServer, transport: Transport) -
         thread.join()
     assert len(service.log) == 100
     assert service.accepted <= 10
+
+
+def test_a_pool_can_be_made_larger_while_it_is_used(service: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
+    transport = Transport(service.url, Key(KEY, "given"), connections=2)
+    service.on("POST */echo", reply(200, {"ok": 1}, wait=1), times=90)
+
+    def wave(count: int) -> list[threading.Thread]:
+        threads = [threading.Thread(target=post, args=[transport]) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    early = wave(2)
+    transport.reserve(40)
+    late = wave(40)
+    for thread in [*early, *late]:
+        thread.join()
+    before = service.accepted
+    transport.reserve(10)
+    for thread in wave(40):
+        thread.join()
+    assert len(service.log) == 82
+    assert service.accepted <= before + 2
+    assert "pool is full" not in caplog.text
+    transport.close()
 
 
 def test_the_rate_is_kept_over_all_threads(service: FaultServer, transport: Transport) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xpander_magics.api import run as run
     from xpander_magics.api import runs as runs
+    from xpander_magics.api import sweep as sweep
     from xpander_magics.client import Client as Client
     from xpander_magics.contract import Event as Event
     from xpander_magics.contract import Task as Task
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from xpander_magics.errors import TemplateError as TemplateError
     from xpander_magics.errors import Timeout as Timeout
     from xpander_magics.errors import XpanderError as XpanderError
+    from xpander_magics.outcomes import Runs as Runs
     from xpander_magics.results import Run as Run
 
 __version__ = "0.1.0"
@@ -48,7 +50,8 @@ _HOME = {
         *("TaskFailed", "TemplateError", "Timeout"),
     ),
     "results": ("Run",),
-    "api": ("run", "runs"),
+    "outcomes": ("Runs",),
+    "api": ("run", "runs", "sweep"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

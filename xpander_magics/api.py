@@ -1,4 +1,4 @@
-"""``xp.run`` and ``xp.runs``: what the magics do, from Python."""
+"""``xp.run``, ``xp.sweep`` and ``xp.runs``: what the magics do, from Python."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.cell import Options
+from xpander_magics.cell import Options, as_set
 from xpander_magics.errors import ConfigError
+from xpander_magics.progress import bar
 from xpander_magics.results import Run
-from xpander_magics.session import as_set, default_session
+from xpander_magics.session import default_session
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas as pd
+
+    from xpander_magics.outcomes import Runs
 
 
 def run(
@@ -65,51 +70,135 @@ def run(
     Raises:
         XpanderError: one of its kinds; ``run`` holds what was kept. See ``xpander_magics.errors``.
     """
+    given = dict(locals())
+    options = _options(given, models=_one("model", model), efforts=_one("effort", effort), thinks=_one("think", think))
+    session = default_session()
+    return session.run(options.over_defaults(session.defaults), prompt, variables or {})
+
+
+def sweep(
+    prompt: str,
+    *,
+    target: str | None = None,
+    models: Iterable[str] = (),
+    efforts: Iterable[str] = (),
+    thinks: Iterable[str] = (),
+    over: Any = None,
+    repeat: int | None = None,
+    variables: Mapping[str, Any] | None = None,
+    version: str | None = None,
+    instructions: str | None = None,
+    context: str | None = None,
+    expected_output: str | None = None,
+    title: str | None = None,
+    format: str | None = None,
+    schema: Any = None,
+    files: Iterable[str] = (),
+    user: Mapping[str, Any] | None = None,
+    payload: Mapping[str, Any] | None = None,
+    mcp: Any = None,
+    thread: Any = None,
+    fields: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+    jobs: int | None = None,
+    rpm: float | None = None,
+    timeout: float | None = None,
+    usage: bool | None = None,
+    on_interrupt: str | None = None,
+    cached: bool = False,
+    experiment: str | None = None,
+    tags: Iterable[str] = (),
+    note: str | None = None,
+    raw: bool = False,
+    allow_secrets: bool = False,
+    executor: Executor | None = None,
+    progress: bool | None = None,
+) -> Runs:
+    """Sends one prompt for each combination of input, model, effort, think mode and repeat.
+
+    All is rendered and checked before the first is sent. An interrupt sends no more, stops what is under
+    way (or leaves it, with ``on_interrupt="detach"``) and returns what there is.
+
+    Args:
+        prompt: a Jinja2 template over ``variables`` and the row; sent as it is with ``raw``.
+        models: each ``PROVIDER/MODEL``. What isn't listed here or in ``%xpander use`` is as the target has it.
+        over: the inputs: a DataFrame, a list of dicts, or a dict of lists (every combination). The names of
+            its columns are variables of the template, and of every other text.
+        repeat: how often each combination is sent.
+        thread: a run whose conversation is gone on with, or several; within one, turns go one by one.
+        jobs: how many are under way at once at the most; 20 when omitted.
+        rpm: the most requests a minute, evenly spaced. The service's own limit is held besides.
+        timeout: seconds that each run may take.
+        usage: whether each run asks what it used and cost, one more request each.
+        cached: reuse completed runs that asked the same.
+        executor: any ``concurrent.futures.Executor``, to run the calls in other processes or on other
+            machines; they need this package, and a store that all of them reach.
+        progress: whether a progress bar is shown; when omitted, in notebooks and terminals.
+        The other arguments are those of ``run``.
+
+    Returns:
+        The runs, in the order of inputs, models, efforts, think modes and repeats. A failed run is one of
+        them; ``raise_for_failures()`` raises for it.
+
+    Raises:
+        XpanderError: nothing was sent; or what stopped all of it, such as a key that is refused. Then
+            ``runs`` of the error has what was done.
+    """
+    given = dict(locals())
+    _count("repeat", repeat)
+    _count("jobs", jobs)
+    if over is None and isinstance(variables, Mapping) and "over" in variables:
+        raise ConfigError("over is an argument of its own, not one of the variables.")
+    options = _options(
+        given,
+        models=_several("models", models),
+        efforts=_several("efforts", efforts),
+        thinks=_several("thinks", thinks),
+        over=over,
+        repeat=repeat,
+        jobs=jobs,
+    )
+    session = default_session()
+    grid = session.grid(options.over_defaults(session.defaults), prompt, variables or {})
+    with bar(progress) as shown:
+        return session.sweep(grid, shown, executor)
+
+
+def _options(given: Mapping[str, Any], **several: Any) -> Options:
+    """The arguments of ``run`` and ``sweep`` as options, checked."""
+    prompt, fields = given["prompt"], given["fields"]
     if not isinstance(prompt, str):
         raise _wrong("prompt", "a text", prompt)
     if not prompt.strip():
         raise ConfigError("prompt is empty; nothing was sent.")
-    _texts(target=target, model=model, effort=effort, think=think, version=version, instructions=instructions)
-    _texts(context=context, expected_output=expected_output, title=title, format=format, mode=mode)
-    _texts(on_interrupt=on_interrupt, experiment=experiment, note=note)
-    _switches(usage=usage, cached=cached, raw=raw, allow_secrets=allow_secrets)
-    _amount("rpm", rpm, "a number of requests a minute")
-    _amount("timeout", timeout, "a number of seconds")
-    for name, value in (("variables", variables), ("fields", fields)):
-        if value is not None and not isinstance(value, Mapping):
-            raise _wrong(name, "a dict", value)
-    options = Options(
-        target=target,
-        models=(model,) if model else (),
-        efforts=(effort,) if effort else (),
-        thinks=(think,) if think else (),
-        version=version,
-        instructions=instructions,
-        context=context,
-        expected_output=expected_output,
-        title=title,
-        format=format,
-        schema=schema,
-        files=_several("files", files),
-        user=user,
-        payload=payload,
-        mcp=mcp,
-        thread=thread,
+    _texts(**{name: given[name] for name in _TEXTS})
+    _switches(**{name: given[name] for name in ("usage", "cached", "raw", "allow_secrets")})
+    _amount("rpm", given["rpm"], "a number of requests a minute")
+    _amount("timeout", given["timeout"], "a number of seconds")
+    for name in ("variables", "fields"):
+        if given[name] is not None and not isinstance(given[name], Mapping):
+            raise _wrong(name, "a dict", given[name])
+    same: tuple[str, ...] = ("schema", "user", "payload", "mcp", "thread", "rpm", "timeout", "usage")
+    told: dict[str, Any] = {name: given[name] for name in (*_TEXTS, *same)}
+    told.update({name: given[name] or None for name in ("cached", "raw", "allow_secrets")})
+    return Options(
+        **several,
+        **told,
+        files=_several("files", given["files"]),
+        tags=_several("tags", given["tags"]),
         set=as_set(fields or {}),
-        mode=mode,
-        rpm=rpm,
-        timeout=timeout,
-        usage=usage,
-        on_interrupt=on_interrupt,
-        cached=cached or None,
-        experiment=experiment,
-        tags=_several("tags", tags),
-        note=note,
-        raw=raw or None,
-        allow_secrets=allow_secrets or None,
     )
-    session = default_session()
-    return session.run(options.over_defaults(session.defaults), prompt, variables or {})
+
+
+_TEXTS = (
+    *("target", "version", "instructions", "context", "expected_output", "title", "format", "mode"),
+    *("on_interrupt", "experiment", "note"),
+)
+
+
+def _one(name: str, value: Any) -> tuple[str, ...]:
+    _texts(**{name: value})
+    return (value,) if value else ()
 
 
 def _several(name: str, values: Any) -> tuple[str, ...]:

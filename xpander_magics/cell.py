@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
-from xpander_magics.contract import EFFORTS, FORMATS, MODES, THINK_MODES
+from xpander_magics.contract import EFFORTS, FORMATS, MODES, THINK_MODES, sendable
 from xpander_magics.errors import ConfigError, did_you_mean
 
 VIEWS = ("auto", "text", "markdown", "json", "table", "none")
@@ -22,11 +22,18 @@ ON_INTERRUPT = ("stop", "detach")
 # What the interface has and this version lacks, by what it will come with. One who meets it in the manual
 # is to hear that, not a guess at another name.
 _LATER = {
-    "sweeps": ("%xpander resume", "xp.sweep"),
-    "widgets": ("%xpander panel",),
+    "widgets": ("%xpander panel", "runs.board", "runs.vote"),
     "comparisons": (
         *("%xpander compare", "%xpander diff", "%xpander score", "%xpander vote", "%xpander plot"),
-        *("%xpander export", "%xpander report", "--score", "--expected", "xp.compare", "xp.read_notebook"),
+        *(
+            "%xpander export",
+            "%xpander report",
+            "--score",
+            "--expected",
+            "xp.compare",
+            "xp.read_notebook",
+            "runs.compare",
+        ),
     ),
 }
 
@@ -56,7 +63,7 @@ class Options:
     efforts: tuple[str, ...] = ()
     thinks: tuple[str, ...] = ()
     repeat: int | None = None
-    over: str | None = None
+    over: Any = None
     version: str | None = None
     instructions: str | None = None
     context: str | None = None
@@ -166,6 +173,10 @@ def is_amount(value: float) -> bool:
     return 0 < value <= 1e9
 
 
+_SEVERAL = "several, by commas or by repeating the option, make a sweep"
+_OVER = "a DataFrame, list of dicts or dict of lists in the notebook: one run a row, its columns as variables"
+
+
 def cell_parser() -> argparse.ArgumentParser:
     """The parser of ``%%xpander``."""
     p = Parser(prog="%%xpander", usage="%%%%xpander [TARGET] [options]")
@@ -175,9 +186,22 @@ def cell_parser() -> argparse.ArgumentParser:
         "{{ name }}. Option values are templates too."
     )
     what = p.add_argument_group("what is asked")
-    what.add_argument("-m", "--model", dest="models", action="append", metavar="PROVIDER/MODEL", help="model")
-    what.add_argument("-e", "--effort", dest="efforts", action="append", metavar="|".join(EFFORTS), help="effort")
-    what.add_argument("--think", dest="thinks", action="append", metavar="|".join(THINK_MODES), help="think mode")
+    what.add_argument("-m", "--model", dest="models", action="append", metavar="PROVIDER/MODEL", help=_SEVERAL)
+    what.add_argument(
+        "-e",
+        "--effort",
+        dest="efforts",
+        action="append",
+        metavar="|".join(EFFORTS),
+        help=_SEVERAL,
+    )
+    what.add_argument(
+        "--think",
+        dest="thinks",
+        action="append",
+        metavar="|".join(THINK_MODES),
+        help=_SEVERAL,
+    )
     what.add_argument("--version", metavar="V", help="agent or workflow version; draft for the unpublished one")
     what.add_argument("--instructions", metavar="TEXT", help="added to the system prompt for this run")
     what.add_argument("--context", metavar="TEXT", help="facts added for this run")
@@ -199,8 +223,8 @@ def cell_parser() -> argparse.ArgumentParser:
     what.add_argument("--allow-secrets", action="store_const", const=True, help="send a prompt that holds a secret")
     how = p.add_argument_group("how it is run")
     how.add_argument("--mode", metavar="|".join(MODES), help="how the call is made; stream when omitted")
-    how.add_argument("-n", "--repeat", type=whole, metavar="N", help="each combination N times (1 in this version)")
-    how.add_argument("--over", metavar="NAME", help="one run a row (not in this version)")
+    how.add_argument("-n", "--repeat", type=whole, metavar="N", help="each combination N times")
+    how.add_argument("--over", metavar="NAME", help=_OVER)
     how.add_argument("-j", "--jobs", type=whole, metavar="N", help="most calls under way at once")
     how.add_argument("--rpm", type=_number, metavar="N", help="most requests a minute, evenly spaced")
     how.add_argument("--timeout", type=_number, metavar="SECONDS", help="most seconds the run may take")
@@ -289,6 +313,19 @@ def parse_set(items: Iterable[str]) -> dict[str, Any]:
             quoted = f"--set {shlex.quote(f'{name}={json.dumps(text)}')}"
             raise ConfigError(f"--set {name}: {text!r} isn't JSON. For a string, write {quoted}.") from None
     return found
+
+
+def makes_several(options: Options, variables: Mapping[str, Any]) -> bool:
+    """Whether these options make a sweep: several runs, or as many as there are rows."""
+    thread = variables.get(options.thread) if isinstance(options.thread, str) else options.thread
+    threads = isinstance(thread, Sequence) and not isinstance(thread, str)
+    many = max(len(options.models), len(options.efforts), len(options.thinks), options.repeat or 1) > 1
+    return many or threads or options.over is not None
+
+
+def as_set(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields as ``--set`` takes them."""
+    return tuple(f"{name}={sendable('fields', value)}" for name, value in fields.items())
 
 
 def one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:

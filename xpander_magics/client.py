@@ -9,55 +9,25 @@ from __future__ import annotations
 import functools
 import json
 import random
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.contract import INVOKE_FIELDS, MODES, TASK_EVENTS, WAITING, Agent, Event, Record, Task, sendable
-from xpander_magics.errors import did_you_mean
+from xpander_magics.bodies import MayLeave
+from xpander_magics.calls import INPUT_FIELDS, MARK, Call, check_field
+from xpander_magics.contract import MODES, TASK_EVENTS, WAITING, Agent, Event, Task, sendable
 from xpander_magics.limits import Deadline
+from xpander_magics.marks import LOOKS, Marks
 from xpander_magics.resources import Resources, given, seconds
 from xpander_magics.results import new_run_id
 from xpander_magics.sse import ServerEvent, SSEDecoder
 from xpander_magics.targets import Target
 from xpander_magics.transport import may_pass
 
-MARK = "xpander_magics_run"
-"""The key of our mark in ``payload_extension``; its value is the run's id."""
-
-_INPUT_FIELDS: dict[str, type] = {"files": list, "user": dict}
-# The pauses before each look for a task whose start got no answer; a slow start may still surface.
-_LOOKS = (0.0, 0.5, 1.5, 4.0, 8.0)
-# How far the clocks of service and client may be apart, and how many tasks one search looks at.
-_CLOCK_SKEW = timedelta(minutes=5)
-_MOST_CANDIDATES = 200
-_SEARCH_SECONDS = 45.0
 # The longest pause between two looks at a running task: where they go well, and where they fail.
 _POLL_PAUSE, _TROUBLED_PAUSE = 5.0, 15.0
-
-
-@dataclass
-class Call:
-    """One invocation, ready to be sent.
-
-    Attributes:
-        body: the invoke body, our mark in it.
-        mark: what the task is found again by.
-        attempts: how often it was sent; more than once only where it surely hadn't arrived.
-        has_turn: whether its next sending needn't wait, see ``Client.wait_turn``.
-    """
-
-    target: Target
-    body: dict[str, Any]
-    version: str | None
-    mark: str
-    attempts: int = 0
-    sent_at: datetime | None = None
-    has_turn: bool = False
 
 
 class Client(Resources):
@@ -72,11 +42,20 @@ class Client(Resources):
         retries: how often a request is sent again at the most, where that is safe. A call that the service
             puts off (429, 503) is sent again until its deadline, unless this is 0.
         connections: how many connections are kept for reuse.
+        rate_limit: requests a minute that the service allows; 100 when omitted, none on loopback; 0 for none.
 
     Raises:
         AuthError: there is no key.
         ConfigError: the base URL can't be used.
     """
+
+    search_pauses: Sequence[float] = LOOKS
+    """Seconds before each look for a task whose start got no answer."""
+
+    @functools.cached_property
+    def marks(self) -> Marks:
+        """Which task is whose."""
+        return Marks(self, self.search_pauses)
 
     def prepare(
         self,
@@ -107,7 +86,7 @@ class Client(Resources):
         body: dict[str, Any] = {"input": {}}
         for name, value in given(**fields).items():
             check_field(name, value)
-            if name in _INPUT_FIELDS or name == "input":
+            if name in INPUT_FIELDS or name == "input":
                 body["input"].update(value if name == "input" else {name: value})
             else:
                 body[name] = value
@@ -183,7 +162,8 @@ class Client(Resources):
         Sending a call does this, too. Whoever measures how long the call takes does it before.
         """
         if not call.has_turn:
-            deadline.extend(self._http.pacer.wait())
+            deadline.extend(self._http.pacer.wait(deadline=deadline))
+            deadline.check()
             call.has_turn = True
 
     def events(self, call: Call, deadline: Deadline, mode: str = "stream") -> Generator[Event]:
@@ -198,12 +178,15 @@ class Client(Resources):
             return self._streamed(call, deadline)
         return self._followed(lambda: self._start(call, deadline, mode), deadline)
 
-    def _leave(self, call: Call, deadline: Deadline) -> None:
+    def _leave(self, call: Call, deadline: Deadline) -> MayLeave | None:
         """Called before each time that a call is sent."""
         self.wait_turn(call, deadline)
         call.has_turn = False
+        if call.on_leave is not None:
+            call.on_leave()
         call.attempts += 1
         call.sent_at = call.sent_at or datetime.now(timezone.utc)
+        return call.may_leave
 
     def _start(self, call: Call, deadline: Deadline, mode: str) -> Task:
         """Sends a call with ``sync`` or ``async``; a start without an answer is looked for by its mark."""
@@ -252,7 +235,7 @@ class Client(Resources):
         except errors.ServiceError as error:
             lost = error
         if begin is None and task_id is not None:
-            yield from self._followed(functools.partial(self._poll, task_id, deadline), deadline, known=True)
+            yield from self.follow(task_id, deadline)
         else:
             yield from self._followed(begin or functools.partial(self._recover, call, deadline, lost), deadline)
 
@@ -267,22 +250,22 @@ class Client(Resources):
         task = begin()
         if not known:
             yield _as_event("task_created", task)
-        pause, status = 0.15, None
+        pauses, status = poll_pauses(), None
         while not task.ended:
             if task.status != status:
                 status = task.status
                 yield _as_event("task_updated", task)
-            task = self._poll(task.id, deadline, pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 1.5, _POLL_PAUSE)
+            task = self._poll(task.id, deadline, next(pauses) * random.uniform(0.8, 1.2))
         yield _as_event("task_finished", task)
 
     def _poll(self, task_id: str, deadline: Deadline, pause: float = 0.0) -> Task:
         """A task after a pause. It runs and costs, so trouble that may pass ends the looking only at the deadline."""
         growing = 0.25
         while True:
-            time.sleep(min(pause, deadline.check(maybe_sent=True)))
+            deadline.check(maybe_sent=True)
+            deadline.sleep(pause)
             # The task runs meanwhile, so waiting for the turn doesn't put off its time limit.
-            self._http.pacer.wait(deadline.left())
+            self._http.pacer.wait(deadline.left(), deadline)
             try:
                 return self.task(task_id, deadline=deadline, paced=False, retries=0)
             except errors.ServiceError as error:
@@ -300,6 +283,10 @@ class Client(Resources):
             raise error
         return task
 
+    def follow(self, task_id: str, deadline: Deadline) -> Generator[Event]:
+        """The events of a task that was started before, made from what Get Task answers, to ``task_finished``."""
+        return self._followed(functools.partial(self._poll, task_id, deadline), deadline, known=True)
+
     def find(self, call: Call, deadline: Deadline, *, once: bool = False) -> Task | None:
         """Looks for the task that a call started, by its mark; None where it doesn't show up.
 
@@ -308,55 +295,15 @@ class Client(Resources):
         Args:
             once: looks once, for a call that was sent a while ago.
         """
-        seen: set[str] = set()
-        deadline = Deadline(min(deadline.left(), _SEARCH_SECONDS))
-        for pause in _LOOKS[:1] if once else _LOOKS:
-            if pause >= deadline.left():
-                return None
-            time.sleep(pause)
-            try:
-                found = self._look(call, deadline, seen)
-            except errors.ServiceError:
-                continue  # the service that lost the answer may be slow to come back
-            if found is not None:
-                return found
-        return None
-
-    def _look(self, call: Call, deadline: Deadline, seen: set[str]) -> Task | None:
-        thread = call.body.get("id")
-        if thread:
-            # Within a thread the task's id is the thread's, so one request tells.
-            task = self.task(thread, deadline=deadline, paced=False)
-            return task if mark_of(task) == call.mark else None
-        since = (call.sent_at or datetime.now(timezone.utc)) - _CLOCK_SKEW
-        filters = {"agent_id": call.target.id, "from_date": since.isoformat().replace("+00:00", "Z")}
-        pages = self.pages("/v1/tasks", Record, deadline, paced=False, **filters)
-        for summary in pages:
-            if summary.id in seen or len(seen) >= _MOST_CANDIDATES:
-                continue
-            task = self.task(summary.id, deadline=deadline, paced=False)
-            seen.add(summary.id)
-            if mark_of(task) == call.mark:
-                return task
-        return None
+        return self.marks.find(call, deadline, once=once)
 
 
-def check_field(name: str, value: Any) -> None:
-    """Says no to a field of the invoke body that the service surely would refuse.
-
-    Raises:
-        ConfigError: the value has the wrong type, or the name looks like a known one misspelt. A name
-            that looks like none is let through: the service may know more than this package.
-    """
-    known = {**INVOKE_FIELDS, **_INPUT_FIELDS}
-    wanted = known.get(name)
-    if wanted is None:
-        hint = did_you_mean(name, known)
-        if hint:
-            raise errors.ConfigError(f"The invoke body has no field {name!r}. {hint}")
-    elif value is not None and not isinstance(value, wanted):
-        kinds = {str: "a string", bool: "true or false", dict: "an object", list: "an array"}
-        raise errors.ConfigError(f"{name} takes {kinds[wanted]}, not {json.dumps(value, default=repr)[:60]}.")
+def poll_pauses() -> Iterator[float]:
+    """Seconds between two looks at a running task: short ones soon, then longer ones."""
+    pause = 0.15
+    while True:
+        yield pause
+        pause = min(pause * 1.5, _POLL_PAUSE)
 
 
 def _event(sent: ServerEvent) -> Event:
@@ -382,11 +329,6 @@ def _as_event(kind: str, task: Task) -> Event:
     """An event that the stream should have sent, from what Get Task answers."""
     raw = {"type": kind, "task_id": task.id, "time": task.finished_at, "data": task.raw}
     return Event(kind, task.id, task.finished_at, task.raw, raw)
-
-
-def mark_of(task: Task) -> Any:
-    """Our mark in a task, or None."""
-    return task.payload_extension.get(MARK) if isinstance(task.payload_extension, dict) else None
 
 
 def _same(task: Task) -> Task:

@@ -39,7 +39,12 @@ COMMANDS = tuple(
         ),
         ("show", "RUN [--view V]", "one run as it stands now: what is under way is asked for again"),
         ("stop", "[RUN|all]", "stop a task; the newest one under way when none is named"),
-        ("usage", "[RUN]", "ask what a run used and cost; all of the last 1000 that lack it when none is named"),
+        (
+            "resume",
+            "[SWEEP] [-o NAME] [--view V]",
+            "go on with a sweep: collect what is under way, send the rest; the newest unfinished one if none is named",
+        ),
+        ("usage", "[RUN|RUNS]", "ask what runs used and cost; all of the last 1000 that lack it when none is named"),
         ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
         ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
         ("help", "[COMMAND]", "this help, or a command's"),
@@ -127,7 +132,7 @@ def _no_command(name: str) -> ConfigError:
 def _most_words(name: str) -> int:
     if name == "tag":
         return 100
-    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "help") else 0
+    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "resume", "help") else 0
 
 
 def command_help(name: str | None = None) -> str:

@@ -13,6 +13,7 @@ from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMa
 from xpander_magics import cell, contract
 from xpander_magics.commands import COMMAND_NAMES, command_parser
 from xpander_magics.errors import XpanderError
+from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
@@ -110,6 +111,8 @@ class Completer:
         if has_word or word.startswith("-"):
             return options
         runs = self._runs() if words[0] in _TAKES_RUN else []
+        if words[0] == "resume":
+            runs = [name for name in self._names() if isinstance(self._variables[name], Runs)]
         return [*runs, *_FIXED_WORDS.get(words[0], ()), *options]
 
     def _in_template(self, text: str) -> tuple[str, list[str]] | None:
@@ -132,7 +135,7 @@ class Completer:
 
     def _runs(self) -> list[str]:
         """What may be written for a run: the variables that hold one, and the newest ids."""
-        held = [name for name in self._names() if isinstance(self._variables[name], Run)]
+        held = [name for name in self._names() if isinstance(self._variables[name], (Run, Runs))]
         try:
             return [*held, *(run.run_id[:8] for run in self._session.store.select(limit=_RUNS_OFFERED)[::-1])]
         except XpanderError:

@@ -6,11 +6,9 @@ processor, HTTP between, and the run store. Only the price is not what it would 
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from xpander_magics.cell import Options
-from xpander_magics.errors import XpanderError
 from xpander_magics.session import Session
 
 if TYPE_CHECKING:
@@ -39,44 +37,34 @@ def demo() -> pd.DataFrame:
         XpanderError: a part of the way is missing; says which.
     """
     from xpander_magics.local.models import ensure
-    from xpander_magics.store.frames import frame_of
 
     for model in MODELS:
         ensure(model.partition("/")[2])
     session = Session()
-    runs = []
     try:
         session.start_local()
         count = len(TICKETS) * len(MODELS) * len(EFFORTS)
         print(f"{len(TICKETS)} tickets x {len(MODELS)} models x {len(EFFORTS)} efforts = {count} runs", flush=True)
-        for text, label in TICKETS:
-            for model in MODELS:
-                for effort in EFFORTS:
-                    options = Options(
-                        target="ticket-classifier",
-                        models=(model,),
-                        efforts=(effort,),
-                        experiment=EXPERIMENT,
-                        tags=(label,),
-                        usage=False,
-                    )
-                    try:
-                        runs.append(session.run(options, PROMPT, {"text": text}))
-                    except XpanderError as error:
-                        if error.run is None:
-                            raise
-                        runs.append(error.run)  # a failed run is a row like any other
-                    _progress(len(runs), count)
+        options = Options(
+            target="ticket-classifier",
+            models=MODELS,
+            efforts=EFFORTS,
+            over=[{"text": text, "label": label} for text, label in TICKETS],
+            jobs=2,
+            experiment=EXPERIMENT,
+        )
+        # A failed run is a row like any other.
+        frame = session.sweep(session.grid(options, PROMPT, {})).df
     finally:
         session.close()
-    frame = frame_of(runs)
     _show(frame)
     return frame
 
 
 def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     """By model and effort: runs, the share of right answers, median seconds and mean tokens."""
-    right = [(run.result or "").strip().lower() == run.tags[0] for run in frame.fillna({"result": ""}).itertuples()]
+    answers = frame["result"].fillna("").str.strip().str.lower()
+    right = [answer == row["label"] for answer, row in zip(answers, frame["variables"], strict=True)]
     grouped = frame.assign(correct=right).groupby(["model", "effort"], observed=True)
     compared = grouped.agg(
         runs=("run_id", "size"),
@@ -86,11 +74,6 @@ def comparison(frame: pd.DataFrame) -> pd.DataFrame:
     )
     rounded: pd.DataFrame = compared.round({"correct": 2, "seconds": 2, "tokens": 0})
     return rounded
-
-
-def _progress(done: int, count: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
 
 
 def _show(frame: pd.DataFrame) -> None:

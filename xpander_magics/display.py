@@ -22,7 +22,7 @@ _TAGS = {
     *("p", "br", "hr", "em", "strong", "s", "blockquote", "code", "pre", "a", "ul", "ol", "li"),
     *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
-_FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
+FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -128,10 +128,10 @@ def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str
     """A run for a notebook, as safe HTML; ``shown`` is left out."""
     parts = ["" if _told_by_error(run) else _answer_html(run, view), _steps_html(run.events)]
     if _streamed(run):
-        parts.insert(0, f'<div style="{_PRE}">{_escape(_streamed(run))}</div>')
+        parts.insert(0, f'<div style="{_PRE}">{escape(_streamed(run))}</div>')
     for note in _notes(run, shown):
-        parts.append(f'<div role="status" style="{_PRE}"><strong>{_escape(note)}</strong></div>')
-    parts.append(f'<div style="{_FOOT}">{_escape(facts(run))}</div>')
+        parts.append(f'<div role="status" style="{_PRE}"><strong>{escape(note)}</strong></div>')
+    parts.append(f'<div style="{FOOT}">{escape(facts(run))}</div>')
     return f'<div class="xpander-run">{"".join(parts)}</div>'
 
 
@@ -146,9 +146,9 @@ def _answer_html(run: Run, view: str) -> str:
     if view == "table":
         return _table_html(run)
     if view == "json" or _is_json(run, view):
-        return f'<pre style="{_PRE}">{_escape(_pretty(run))}</pre>'
+        return f'<pre style="{_PRE}">{escape(_pretty(run))}</pre>'
     if view == "text" or (view == "auto" and run.request.get("output_format") == "text"):
-        return f'<div style="{_PRE}">{_escape(run.result)}</div>'
+        return f'<div style="{_PRE}">{escape(run.result)}</div>'
     return safe_html(run.result)
 
 
@@ -177,7 +177,7 @@ def _table_text(run: Run) -> str:
 
     head, rows = _table_of(run)
     # A line end within a cell would break its row.
-    cells = [[plain(_shown(value)).replace("\n", " ") for value in row] for row in rows]
+    cells = [[plain(as_shown(value)).replace("\n", " ") for value in row] for row in rows]
     names = [plain(name).replace("\n", " ") for name in head or ()]
     frame = pd.DataFrame(cells, columns=names or None, dtype="object")
     return frame.to_string(index=False, header=bool(names)) if any(cells) else _pretty(run)
@@ -186,17 +186,17 @@ def _table_text(run: Run) -> str:
 def _table_html(run: Run) -> str:
     head, rows = _table_of(run)
     if head is not None:
-        top = f"<thead><tr>{''.join(f'<th>{_escape(name)}</th>' for name in head)}</tr></thead>"
-        return f"<table>{top}<tbody>{''.join(f'<tr>{_cells(row)}</tr>' for row in rows)}</tbody></table>"
-    body = "".join(f"<tr><th>{_escape(name)}</th>{_cells(values)}</tr>" for name, *values in rows)
+        top = f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr></thead>"
+        return f"<table>{top}<tbody>{''.join(f'<tr>{table_cells(row)}</tr>' for row in rows)}</tbody></table>"
+    body = "".join(f"<tr><th>{escape(name)}</th>{table_cells(values)}</tr>" for name, *values in rows)
     return f"<table><tbody>{body}</tbody></table>"
 
 
-def _cells(values: Iterable[Any]) -> str:
-    return "".join(f"<td>{_escape(_shown(value))}</td>" for value in values)
+def table_cells(values: Iterable[Any]) -> str:
+    return "".join(f"<td>{escape(as_shown(value))}</td>" for value in values)
 
 
-def _shown(value: Any) -> str:
+def as_shown(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -205,7 +205,7 @@ def _steps_html(events: list[Event]) -> str:
     steps = [_step(event) for event in events if event.type in _STEPS]
     if not steps:
         return ""
-    items = "".join(f'<li style="{_PRE}">{_escape(step)}</li>' for step in steps)
+    items = "".join(f'<li style="{_PRE}">{escape(step)}</li>' for step in steps)
     return f"<details><summary>{len(steps)} step{'s' * (len(steps) > 1)}</summary><ol>{items}</ol></details>"
 
 
@@ -223,7 +223,7 @@ def _step(event: Event) -> str:
     return f"{_STEPS[event.type]}: {shown}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     return html.escape(plain(text))
 
 

@@ -6,29 +6,19 @@ that is known, and its outcome before anybody is told of it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 from xpander_magics import errors
-from xpander_magics.client import Call, Client, mark_of
-from xpander_magics.contract import TASK_EVENTS, Event, Task
-from xpander_magics.limits import Deadline
-from xpander_magics.plan import Plan, check_service
-from xpander_magics.results import STREAMED, Run, utc_now
-from xpander_magics.safety import StreamRedactor
-from xpander_magics.schemas import check, parse_json
+from xpander_magics.calls import Call, mark_of
+from xpander_magics.client import Client
+from xpander_magics.contract import Task
+from xpander_magics.execution import Execution, Listener, judge
+from xpander_magics.plan import Plan
+from xpander_magics.results import Run, utc_now
 from xpander_magics.store import Store
 from xpander_magics.targets import Target
-
-Listener = Callable[[Run, Event, str], None]
-"""Called with each event: the run as it then stands, the event, and the answer's new text."""
-
-# An interrupted kernel should answer within two seconds; a timed-out run may take a little longer.
-_STOP_WHEN_INTERRUPTED = 1.5
-_STOP_WHEN_TIMED_OUT = 10.0
+from xpander_magics.terms import check_service
 
 
 class _GoneOn(errors.ConfigError):
@@ -65,7 +55,7 @@ class Engine:
         # Set before it is so: a kernel that dies from here on leaves a run that may have been sent.
         plan.run.sent_at = utc_now()
         self._store.add([plan.run])
-        return _Execution(self._client, self._store, plan, listen, self._pause_wait).run()
+        return Execution(self._client, self._store.update, plan, listen, self._pause_wait).run()
 
     def refresh(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks how the task of a run stands and what it used, and keeps that.
@@ -140,237 +130,7 @@ class Engine:
         if run.ended:
             # What went wrong on the way no longer counts.
             run.error = run.error_type = None
-            problem = _judge(run, run.request.get("output_schema"), redact)
+            problem = judge(run, run.request.get("output_schema"), redact)
             if problem is not None:
                 run.error, run.error_type = redact(str(problem)), type(problem).__name__
         self._store.update(run)
-
-
-class _Execution:
-    """The sending of one plan: its clocks, its answer so far, and what went wrong."""
-
-    def __init__(self, client: Client, store: Store, plan: Plan, listen: Listener | None, pause_wait: float) -> None:
-        self._client = client
-        self._store = store
-        self._plan = plan
-        self._run = plan.run
-        self._listen = listen
-        self._pause_wait = pause_wait
-        self._answer: list[str] = []
-        self._masked: dict[tuple[str, str | None], StreamRedactor] = {}
-        self._begun = time.monotonic()
-        self._store_error: errors.StoreError | None = None
-
-    def run(self) -> Run:
-        """Sends, follows, keeps; returns the run or raises with it."""
-        run = self._run
-        # The deadline starts here: what came before (names, checks) is not the run's.
-        deadline = self._client.deadline(self._plan.timeout)
-        problem: errors.XpanderError | errors.Interrupted | None
-        try:
-            self._follow(deadline)
-            problem = self._outcome()
-        except errors.ServiceError as error:
-            problem = self._service_failed(error, deadline)
-        except KeyboardInterrupt:
-            problem = self._interrupted()
-        except BaseException:
-            self._keep()  # whatever broke, perhaps in the listener: what is known of the task is kept
-            raise
-        self._keep()
-        problem = self._store_error or problem
-        if problem is not None:
-            problem.run = run
-            raise problem
-        return run
-
-    def _follow(self, deadline: Deadline) -> None:
-        run, plan = self._run, self._plan
-        # What --rpm holds back is neither latency nor the run's time.
-        self._client.wait_turn(plan.call, deadline)
-        self._begun, run.sent_at = time.monotonic(), utc_now()
-        with closing(self._client.events(plan.call, deadline, plan.mode)) as events:
-            for event in events:
-                run.latency_s = time.monotonic() - self._begun
-                self._take(event)
-                if run.status == "paused":
-                    deadline.shorten(self._pause_wait)
-                else:
-                    deadline.restore()
-
-    def _take(self, event: Event) -> None:
-        """One event changes the run; the listener is told."""
-        run, known, status = self._run, self._run.task_id, self._run.status
-        ours = known is None or event.about in (None, known)
-        if isinstance(event.data, str):
-            # A secret may be cut in two by the pieces of a text: mask across them.
-            masked = self._masked.setdefault((event.type, event.about), StreamRedactor(self._plan.redact))
-            data: Any = masked.feed(event.data)
-            raw = {**self._plan.redact({**event.raw, "data": None}), "data": data}
-        else:
-            raw = self._plan.redact(event.raw)
-            data = raw.get("data")
-        event = replace(event, data=data, raw=raw)
-        if ours and event.type in TASK_EVENTS and isinstance(data, dict):
-            run.apply_task(Task(data))
-        elif known is None and event.task_id:
-            run.task_id = run.thread_id = event.task_id
-        # An ended run is written in a moment anyhow, unless its price is asked for first.
-        if (run.task_id != known or run.status != status) and (self._plan.usage or not run.ended):
-            self._keep()
-        self._tell(event, data if ours and event.type == "chunk" and isinstance(data, str) else "")
-
-    def _tell(self, event: Event, piece: str = "") -> None:
-        """Keeps an event and the answer's new text, and passes them on."""
-        run = self._run
-        run.events.append(event)
-        if piece:
-            self._answer.append(piece)
-            run.ttft_s = run.ttft_s or time.monotonic() - self._begun
-        if self._listen is not None:
-            self._listen(run, event, piece)
-
-    def _settle_answer(self) -> None:
-        """What streamed in is the answer where the task itself names none."""
-        for (kind, task_id), masked in self._masked.items():
-            rest = masked.flush()
-            if rest:
-                ours = kind == "chunk" and task_id in (None, self._run.task_id)
-                self._tell(Event(kind, task_id, None, rest, {}), rest if ours else "")
-        run, streamed = self._run, "".join(self._answer)
-        if run.result is None and streamed:
-            run.result = streamed
-        elif streamed and run.status != "completed" and streamed != run.result:
-            # A failed task says why in place of its answer; what it had written was paid for, too.
-            run.metadata = {**run.metadata, STREAMED: streamed}
-
-    def _outcome(self) -> errors.XpanderError | None:
-        """What an ended task means; the run gets its error, its output and its usage."""
-        self._settle_answer()
-        problem = _judge(self._run, self._plan.schema, self._plan.redact, asked=self._plan.wants_json)
-        if problem is not None:
-            problem = self._failed(problem)
-        if self._plan.usage:
-            self._read_usage()
-        return problem
-
-    def _read_usage(self) -> None:
-        # The answer is at hand; that its price isn't must not cost the answer. The column stays missing.
-        if self._run.task_id is not None:
-            try:
-                usage = self._client.usage(self._run.task_id, deadline=Deadline(_STOP_WHEN_TIMED_OUT))
-            except errors.ServiceError:
-                return
-            self._run.apply_usage(usage)
-
-    def _service_failed(self, error: errors.ServiceError, deadline: Deadline) -> errors.XpanderError | None:
-        run = self._run
-        run.latency_s = time.monotonic() - self._begun
-        self._settle_answer()
-        if deadline.left() <= 0 and isinstance(error, (errors.Timeout, errors.ConnectionFailed)):
-            return None if run.status == "paused" else self._timed_out(error)
-        if run.task_id is None:
-            run.status = "unknown" if error.maybe_sent else "failed"
-        elif not run.ended:
-            run.status = "unknown"
-        return self._failed(self._with_way_on(error))
-
-    def _with_way_on(self, error: errors.ServiceError) -> errors.ServiceError:
-        if self._run.status == "unknown":
-            way = f"%xpander show {self._run.run_id[:8]} asks again, before you send it again."
-            error.args = (f"{error}\nWhether the task has run is not known. {way}",)
-        return error
-
-    def _timed_out(self, error: errors.ServiceError) -> errors.XpanderError | None:
-        run = self._run
-        stopped = self._stop(Deadline(_STOP_WHEN_TIMED_OUT))
-        if run.status == "completed":
-            return self._outcome()  # it ended just before it could be stopped
-        if run.task_id is None:
-            run.status = "unknown" if error.maybe_sent else "failed"
-        elif not run.ended:
-            run.status = "unknown"
-        what = "its task was stopped" if stopped else "its task could not be stopped"
-        if run.task_id is None:
-            what = "whether it started a task is not known" if error.maybe_sent else "nothing was started"
-        message = f"The run took longer than {self._plan.timeout:g} s; {what}. Allow more with --timeout."
-        return self._failed(errors.Timeout(message, maybe_sent=error.maybe_sent))
-
-    def _interrupted(self) -> errors.Interrupted:
-        run = self._run
-        run.latency_s = time.monotonic() - self._begun if not run.ended else run.latency_s
-        self._settle_answer()
-        if run.ended:
-            return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted; its task had ended as {run.status}.")
-        if not self._plan.call.attempts:
-            done = "Nothing was sent."
-        elif self._plan.on_interrupt == "detach":
-            done = f"Its task runs on; %xpander show {run.run_id[:8]} collects it."
-        elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
-            done = "Its task was stopped."
-        else:
-            done = "Whether its task runs on is not known; %xpander show tells."
-        if run.task_id is None and run.status == "planned":
-            run.status = "unknown" if self._plan.call.attempts else "failed"
-        run.error, run.error_type = f"Interrupted. {done}", "Interrupted"
-        return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted. {done}")
-
-    def _stop(self, deadline: Deadline) -> bool:
-        """Stops the task if there is one; True when it surely doesn't run on."""
-        run, call = self._run, self._plan.call
-        try:
-            if run.task_id is None and call.attempts:
-                found = self._client.find(call, deadline)
-                if found is not None:
-                    run.apply_task(Task(self._plan.redact(found.raw)))
-            if run.task_id is not None and not run.ended:
-                run.apply_task(Task(self._plan.redact(self._client.stop(run.task_id, deadline=deadline).raw)))
-        except (errors.ServiceError, KeyboardInterrupt):
-            return False
-        return run.ended or not call.attempts
-
-    def _failed(self, error: errors.XpanderError) -> errors.XpanderError:
-        error.args = (self._plan.redact(str(error)),)
-        self._run.error, self._run.error_type = str(error), type(error).__name__
-        return error
-
-    def _keep(self) -> None:
-        """Writes the run; a store that fails now must not cost the answer, so its error waits."""
-        self._run.attempts = self._plan.call.attempts
-        try:
-            self._store.update(self._run)
-        except errors.StoreError as error:
-            self._store_error = self._store_error or error
-
-
-def _judge(
-    run: Run, schema: dict[str, Any] | None, redact: Callable[[Any], Any], *, asked: bool = False
-) -> errors.XpanderError | None:
-    """What an ended task means; fills ``output`` from a JSON answer.
-
-    Returns:
-        TaskFailed where it isn't ``completed``; SchemaError where JSON was asked for, and the answer is
-        none or breaks its schema.
-    """
-    if run.status != "completed":
-        return errors.TaskFailed(_why(run))
-    asked = asked or schema is not None or run.request.get("output_format") == "json"
-    if not asked and run.metadata.get("output_format") != "json":
-        return None
-    try:
-        # Text that was masked may still hold a secret in JSON's escapes.
-        run.output = redact(parse_json(run.result))
-        if schema is not None:
-            check(run.output, schema)
-    except errors.SchemaError as error:
-        return errors.SchemaError(f"{error}\nThe answer is kept as it is: the run's result.") if asked else None
-    return None
-
-
-def _why(run: Run) -> str:
-    """Why a run isn't completed, in a line."""
-    said = (run.result or "").strip()
-    told = f": {said[:300]}" if said else "."
-    if run.status == "stopped":
-        return f"The task of run {run.run_id[:8]} was stopped before it ended{told if said else '.'}"
-    return f"The task of run {run.run_id[:8]} ended as {run.status}{told}"

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 from xpander_magics.safety import plain
 
 if TYPE_CHECKING:
+    from xpander_magics.outcomes import Runs
     from xpander_magics.results import Run
 
 
@@ -57,9 +58,11 @@ class XpanderError(_ShownBriefly, Exception):
 
     Attributes:
         run: the run that it ended, already kept in the store; None where nothing was sent.
+        runs: what was done of the sweep that it ended; None where it ended none.
     """
 
     run: Run | None = None
+    runs: Runs | None = None
 
     def __init__(self, message: str = "") -> None:
         # The message may quote what a service or a model wrote, and is shown in many places.

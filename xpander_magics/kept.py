@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics import errors
 from xpander_magics.contract import WAITING
+from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run, utc_now
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ class Kept:
         self._session.engine.read_usage(run)
         self._pass_on(run)
 
-    def read_missing_usage(self, tell: Callable[[str], object]) -> list[Run]:
-        """Reads the usage of the newest runs that lack it; one run's failure doesn't keep it from the others.
+    def read_missing_usage(self, tell: Callable[[str], object], among: Iterable[Run] | None = None) -> list[Run]:
+        """Reads the usage of runs that lack it; one run's failure doesn't keep it from the others.
 
         Args:
+            among: these; the newest when omitted.
             tell: told how many failed, and how many weren't asked for.
 
         Returns:
@@ -78,7 +80,8 @@ class Kept:
             XpanderError: the first failure, where nothing could be read at all.
         """
         url = self._session.client.base_url
-        runs = [run for run in self._session.store.select(limit=_LOOKED_AT) if run.ended and run.task_id]
+        found = self._session.store.select(limit=_LOOKED_AT) if among is None else among
+        runs = [run for run in found if run.ended and run.task_id]
         # Only usage tells these; a service may leave some of them out.
         runs = [run for run in runs if run.actions is run.cost_usd is run.is_byok is None]
         lacking = [self._held(run) for run in runs if run.base_url == url]
@@ -106,7 +109,8 @@ class Kept:
     def _objects_of(self, run: Run) -> list[Run]:
         """What holds this run among the variables; those that IPython has named come last."""
         named = sorted(self._variables.items(), key=lambda item: item[0].startswith("_"))
-        return [value for _, value in named if isinstance(value, Run) and value.run_id == run.run_id]
+        objects = [value.held.get(run.run_id) if isinstance(value, Runs) else value for _, value in named]
+        return [value for value in objects if isinstance(value, Run) and value.run_id == run.run_id]
 
     def _held(self, run: Run) -> Run:
         """The notebook's own object for a run, if a variable holds one: what becomes of the run is to show there."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from xpander_magics import errors
-from xpander_magics.config import base_url_from, key_from
+from xpander_magics.config import Key, base_url_from, is_loopback, key_from
 from xpander_magics.contract import Agent, Message, Model, Provider, Record, Task, Usage
-from xpander_magics.limits import Deadline
+from xpander_magics.limits import Deadline, Pace, shared_pacer
 from xpander_magics.targets import Directory
 from xpander_magics.transport import Transport
 
@@ -19,6 +19,7 @@ _Self = TypeVar("_Self", bound="Resources")
 _LIST_SECONDS = 60.0
 _LONGEST = 10_000_000  # in seconds: four months
 _PAGE = 50  # the most that the service gives at once
+_RATE_LIMIT = 100  # the requests a minute that the service allows, as its documentation says
 
 
 class Resources:
@@ -34,6 +35,7 @@ class Resources:
         timeout: float = 600.0,
         retries: int = 5,
         connections: int = 20,
+        rate_limit: float | None = None,
     ) -> None:
         self.base_url = base_url_from(base_url)
         self.timeout = seconds("timeout", timeout)
@@ -41,7 +43,15 @@ class Resources:
             raise errors.ConfigError(f"retries takes a number of times, 0 or more, not {retries!r}.")
         if not isinstance(connections, int) or connections < 1:
             raise errors.ConfigError(f"connections takes a number, 1 or more, not {connections!r}.")
+        window = _window(rate_limit, self.base_url)
+        self.settings: dict[str, Any] = {
+            **{"connect_timeout": connect_timeout, "read_timeout": read_timeout, "timeout": timeout},
+            **{"retries": retries, "rate_limit": rate_limit},
+        }
         self._key = key_from(self.base_url, api_key)
+        self._rated = False
+        self._pacer = shared_pacer(self.base_url)
+        self._pacer.set_window(window)
         self._http = Transport(
             self.base_url,
             self._key,
@@ -62,15 +72,47 @@ class Resources:
         self.close()
 
     def close(self) -> None:
-        """Closes the kept connections."""
+        """Closes the kept connections, and takes away the rate that it has set."""
+        if self._rated:
+            self.pace(None)
         self._http.close()
 
     def pace(self, per_minute: float | None) -> None:
         """Sends at most so many requests a minute from now on, evenly spaced; None for no limit.
 
-        Stopping a task, and looking for a lost one, never wait for that.
+        That holds for all clients of this service in this process. Stopping a task, and looking for a
+        lost one, never wait for that.
         """
-        self._http.pacer.set_rate(per_minute)
+        self._rated = per_minute is not None
+        self._pacer.set_rate(per_minute)
+
+    @property
+    def pacer(self) -> Pace:
+        """Says when a request may be sent. Another may take its place; ``pace`` is for the process's own."""
+        return self._http.pacer
+
+    @pacer.setter
+    def pacer(self, pacer: Pace) -> None:
+        self._http.pacer = pacer
+
+    def reserve(self, jobs: int) -> None:
+        """Makes ready for so many threads that use this client at once."""
+        self._http.reserve(jobs + 1)  # and whoever started them
+
+    @property
+    def rate_limit(self) -> int | None:
+        """The most requests in any minute that the service allows; None for no limit."""
+        return _window(self.settings["rate_limit"], self.base_url)
+
+    def gap(self, per_minute: float | None) -> float:
+        """Seconds between two requests, evenly spaced, as ``pace`` and the service's limit have it; 0 for no limit."""
+        limits = [limit for limit in (per_minute, self.rate_limit) if limit]
+        return 60.0 / min(limits) if limits else 0.0
+
+    @property
+    def key(self) -> Key:
+        """The key, which shows as a mask."""
+        return self._key
 
     def secrets(self) -> list[str]:
         """What must be masked wherever text is kept or shown: the key."""
@@ -217,6 +259,18 @@ def seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LONGEST:
         raise errors.ConfigError(f"{name} takes seconds, more than 0 and at most {_LONGEST:,}, not {value!r}.")
     return value
+
+
+def _window(rate_limit: Any, base_url: str) -> int | None:
+    """How many requests a minute a service allows; None for any number."""
+    if rate_limit is None:
+        return None if is_loopback(urlsplit(base_url).hostname or "") else _RATE_LIMIT
+    number = isinstance(rate_limit, (int, float)) and not isinstance(rate_limit, bool)
+    if not number or not (rate_limit == 0 or 1 <= rate_limit <= _LONGEST):
+        raise errors.ConfigError(
+            f"rate_limit takes a number of requests a minute, 1 or more, or 0 for no limit, not {rate_limit!r}."
+        )
+    return int(rate_limit) or None
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Run:
         base_url: the service that it was sent to.
         cache_key: equal for runs that asked the same of the same target.
         sent_at: when the request left, or None while it surely hasn't.
+        number: its place in its sweep's plan, from 0; None for a run of its own.
         events: the events of its stream, in this kernel only.
         session: what it acts through; in this kernel only.
         reused: whether ``--cached`` gave it out again; in this kernel only.
@@ -135,6 +136,7 @@ class Run:
     base_url: str | None = None
     cache_key: str | None = None
     sent_at: datetime | None = None
+    number: int | None = None
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:

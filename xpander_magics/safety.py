@@ -78,13 +78,16 @@ def _ways(secret: str) -> set[str]:
     return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
 
 
+_PLAIN = frozenset({bool, int, float})
+
+
 class Redactor:
     """Replaces each of some secrets by ``***`` in any JSON value."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: one secret may hold another.
         known = sorted({w for s in secrets if len(s) >= _SHORTEST_SECRET for w in _ways(s)}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
+        self._pattern: Any = re.compile("|".join(map(re.escape, known))) if known else None
         self._longest = len(known[0]) if known else 0
         self._known = known
 
@@ -93,15 +96,26 @@ class Redactor:
         if self._pattern is None:
             return value
         try:
-            if isinstance(value, str):
-                return self._pattern.sub(MASK, value)
-            if isinstance(value, Mapping):
-                return {self(key): self(inner) for key, inner in value.items()}
-            if isinstance(value, (list, tuple)):
-                return [self(inner) for inner in value]
+            return self._masked(value)
         except RecursionError:
             return MASK  # what is nested too deep to be looked into isn't shown
-        return value
+
+    def _masked(self, value: Any) -> Any:
+        # Every event of every run comes by here: the usual types are asked for first, and short texts hold nothing.
+        kind, masked = type(value), self._masked
+        if kind is str:
+            return value if len(value) < _SHORTEST_SECRET else self._pattern.sub(MASK, value)
+        if value is None or kind in _PLAIN:
+            return value
+        if kind is dict or isinstance(value, Mapping):
+            return {masked(key): masked(inner) for key, inner in value.items()}
+        if kind is list or isinstance(value, (list, tuple)):
+            return [masked(inner) for inner in value]
+        return self._pattern.sub(MASK, value) if isinstance(value, str) else value
+
+    def finds(self, text: str) -> bool:
+        """Whether a text holds one of the secrets; for long texts that most likely don't."""
+        return any(word in text for word in self._known)
 
     def split(self, text: str) -> tuple[str, str]:
         """Masks the beginning of a text that goes on.

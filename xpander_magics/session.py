@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from xpander_magics import cell, config
 from xpander_magics.cell import Options
-from xpander_magics.contract import SECRET_FIELDS, sendable
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
+from xpander_magics.limits import Impatient
 from xpander_magics.results import Run
 from xpander_magics.store import Store
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from xpander_magics.client import Client
-    from xpander_magics.engine import Engine, Listener
+    from xpander_magics.engine import Engine
+    from xpander_magics.execution import Listener
+    from xpander_magics.grid import Grid
     from xpander_magics.local.launch import LocalServer
+    from xpander_magics.outcomes import Runs
     from xpander_magics.plan import Plan
+    from xpander_magics.sweeps import Sweeps, Watch
     from xpander_magics.targets import Directory
 
 
@@ -32,6 +40,9 @@ class Settings:
     Attributes:
         connect_timeout, read_timeout, timeout, pause_wait: seconds; see ``Client`` and ``Engine``.
         retries: how often a request is sent again at the most.
+        settle: seconds after which a call whose answer was lost, and that no task shows up for, has surely
+            started none, so that a sweep may send it again.
+        rate_limit: how many requests a minute the service allows; see ``Client``.
     """
 
     base_url: str | None = None
@@ -42,6 +53,8 @@ class Settings:
     timeout: float = 600.0
     retries: int = 5
     pause_wait: float = 30.0
+    settle: float = 60.0
+    rate_limit: float | None = None
 
 
 class Session:
@@ -55,6 +68,7 @@ class Session:
         self._client: Client | None = None
         self._impatient: Client | None = None
         self._store: Store | None = None
+        self._grids: WeakValueDictionary[str, Grid] = WeakValueDictionary()
 
     def configure(self, settings: Settings) -> None:
         """Takes over changed settings; what was opened with the old ones is closed."""
@@ -90,6 +104,7 @@ class Session:
     def _connect(self, **settings: Any) -> Client:
         from xpander_magics.client import Client
 
+        settings["rate_limit"] = self.settings.rate_limit
         if self.local is not None:
             return Client(self.local.key, self.local.base_url, **settings)
         url = config.base_url_from(self.settings.base_url)
@@ -101,6 +116,7 @@ class Session:
         """The service's lists for one who won't wait: the completion."""
         if self._impatient is None:
             self._impatient = self._connect(connect_timeout=1.0, read_timeout=2.0, retries=0)
+            self._impatient.pacer = Impatient(self._impatient.pacer, 2.0)
         return self._impatient.directory
 
     def log_in(self, key: str) -> tuple[str, bool, ServiceError | None]:
@@ -115,7 +131,9 @@ class Session:
         from xpander_magics.client import Client
 
         url, untried = config.base_url_from(self.settings.base_url), None
-        with Client(key, url, connect_timeout=self.settings.connect_timeout, retries=1) as client:
+        settings = self.settings
+        timeout, limit = settings.connect_timeout, settings.rate_limit
+        with Client(key, url, connect_timeout=timeout, retries=1, rate_limit=limit) as client:
             try:
                 client.providers()
             except AuthError:
@@ -194,8 +212,11 @@ class Session:
         """
         from xpander_magics.plan import make_plan
 
+        return make_plan(self._targeted(options), template, variables, self.client, self._kept)
+
+    def _targeted(self, options: Options) -> Options:
         target = options.target or self.settings.target or os.environ.get("XPANDER_AGENT_ID") or None
-        return make_plan(replace(options, target=target), template, variables, self.client, self._kept)
+        return replace(options, target=target)
 
     def run(
         self,
@@ -220,6 +241,86 @@ class Session:
         finally:
             self.client.pace(None)
 
+    def grid(self, options: Options, template: str, variables: Mapping[str, Any]) -> Grid:
+        """Options and a prompt made ready to be sent as a sweep; takes its arguments as ``plan`` does."""
+        from xpander_magics.grid import make_grid
+
+        return make_grid(self._targeted(options), template, variables, self.client, self._kept)
+
+    def sweep(self, grid: Grid, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
+        """Sends all of a grid; returns and raises as ``Sweeps.begin``."""
+        self._grids[grid.sweep_id] = grid
+        with _watched(watch) as told:
+            return self._sweeps(executor).begin(grid, told)
+
+    def resume(self, ref: str | None, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
+        """Goes on with a sweep: the one of this id or its beginning, else the newest that hasn't ended.
+
+        Raises:
+            NotFoundError, ConfigError: there is no such sweep, or it is another service's.
+        """
+        return self._resume(ref, None, watch, executor)
+
+    def go_on(self, runs: Runs, watch: Watch | None = None) -> None:
+        """Goes on with the sweep that these runs are of, and makes them all of it."""
+        self._resume(runs.sweep_id, runs, watch, None)
+
+    def _resume(self, ref: str | None, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
+        kept = self.store.sweeps.find(ref, self.client.base_url)
+        if kept.base_url != self.client.base_url:
+            raise ConfigError(
+                f"Sweep {kept.sweep_id[:8]} was sent to {kept.base_url}; this kernel now talks to "
+                f"{self.client.base_url}.\n%xpander status shows where requests go."
+            )
+        grid = self._grid_of(kept.sweep_id)
+        with _watched(watch) as told:
+            return self._sweeps(executor).resume(kept.sweep_id, grid, runs, told)
+
+    def retry(self, runs: Runs, watch: Watch | None = None) -> None:
+        """Sends those of the runs that failed again; raises as ``Sweeps.retry``."""
+        grid = runs.grid or self._grid_of(runs.sweep_id)
+        with _watched(watch) as told:
+            self._sweeps(None).retry(grid, runs, told)
+
+    def planned(self, grid: Grid, number: int) -> Run:
+        """A run as it would be sent."""
+        return grid.plan(number, self.client).run
+
+    def reply_all(self, runs: Iterable[Run], text: str, watch: Watch | None = None) -> Runs:
+        """Goes on with each of several conversations, with each run's own settings."""
+        from xpander_magics.grid import grid_of
+
+        rows = [(text, self._reply_options(run, text)) for run in runs]
+        return self.sweep(grid_of(rows, self.client, self._kept), watch)
+
+    def _grid_of(self, sweep_id: str) -> Grid:
+        from xpander_magics.grid import Grid
+
+        grid = self._grids.get(sweep_id)
+        if grid is None:
+            record = self.store.sweeps.find(sweep_id, self.client.base_url).plan
+            grid = self._grids[sweep_id] = Grid.restore(record, self.client)
+        return grid
+
+    def _sweeps(self, executor: Executor | None) -> Sweeps:
+        from xpander_magics.sweeps import Sweeps
+
+        settings = self.settings
+        return Sweeps(
+            self,
+            self.client,
+            self.store,
+            pause_wait=settings.pause_wait,
+            settle=settings.settle,
+            executor=executor,
+        )
+
+    def dry_run(self, planned: Plan | Grid, options: Options) -> str:
+        """What would be sent, and the quote."""
+        from xpander_magics import quote
+
+        return quote.told(planned, options, self.client, self.store)
+
     def find(self, ref: str, variables: Mapping[str, Any] | None = None) -> Run:
         """The run that is meant by a variable's name, a run's id or its beginning, or a task's id.
 
@@ -240,40 +341,17 @@ class Session:
 
     def reply(self, run: Run, text: str) -> Run:
         """Goes on with a run's conversation, with the same target and settings."""
-        from xpander_magics.client import MARK
-        from xpander_magics.plan import FIELD_OPTIONS, check_service
+        return self.run(self._reply_options(run, text), text, {})
+
+    def _reply_options(self, run: Run, text: str) -> Options:
+        from xpander_magics.terms import check_service, options_like
 
         if not isinstance(text, str):
             raise ConfigError(f"reply takes a text, not a value of type {type(text).__name__}.")
         check_service(run, self.client)
         if run.thread_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
-        model = f"{run.requested_provider}/{run.requested_model}" if run.requested_model else None
-        request = run.request
-        # What has an option below is left out here, and what is for the service alone wasn't kept.
-        others = {n: v for n, v in request.items() if n not in FIELD_OPTIONS and n not in SECRET_FIELDS}
-        payload = {n: v for n, v in (request.get("payload_extension") or {}).items() if n != MARK}
-        options = Options(
-            target=f"{run.target_kind}:{run.target_id}",
-            models=(model,) if model else (),
-            efforts=(run.requested_effort,) if run.requested_effort else (),
-            thinks=(request["think_mode"],) if request.get("think_mode") else (),
-            version=run.version,
-            instructions=request.get("instructions_override"),
-            context=request.get("additional_context"),
-            expected_output=request.get("expected_output"),
-            format=request.get("output_format"),
-            schema=request.get("output_schema"),
-            user=request.get("input", {}).get("user"),
-            payload=payload or None,
-            set=as_set(others),
-            mode=run.mode,
-            thread=run,
-            experiment=run.experiment,
-            tags=tuple(run.tags),
-            raw=True,
-        )
-        return self.run(options, text, {})
+        return replace(options_like(run), thread=run)
 
     def stop(self, run: Run) -> Run:
         """Stops a run's task."""
@@ -289,6 +367,13 @@ class Session:
         return Redactor([*self.client.secrets(), *secret_variables().values()])
 
 
+def _watched(watch: Watch | None) -> AbstractContextManager[Watch]:
+    """The watch that was given, else a progress bar."""
+    from xpander_magics.progress import bar
+
+    return bar() if watch is None else nullcontext(watch)
+
+
 _default: Session | None = None
 
 
@@ -298,8 +383,3 @@ def default_session() -> Session:
     if _default is None:
         _default = Session()
     return _default
-
-
-def as_set(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fields as ``--set`` takes them."""
-    return tuple(f"{name}={sendable('fields', value)}" for name, value in fields.items())

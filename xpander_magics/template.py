@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from xpander_magics.errors import TemplateError, did_you_mean
 
 # What is kept of a variable beside the run; the prompt itself is kept whole.
 _LONGEST_VALUE = 20_000
+_PLAIN = (int, float, bool)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,56 @@ def _environment() -> jinja2.Environment:
     return _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
+class Template:
+    """A text with its templates, compiled once to be rendered for many rows.
+
+    Args:
+        what: what the text is, to begin an error with.
+
+    Raises:
+        TemplateError: wrong syntax.
+    """
+
+    def __init__(self, text: str, *, what: str = "The cell") -> None:
+        self._what = what
+        try:
+            self.names = sorted(jinja2.meta.find_undeclared_variables(_environment().parse(text)))
+            self._compiled = _environment().from_string(text)
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(
+                f"{what} is no valid template: {str(error.message).rstrip('.')} (line {error.lineno}).\n"
+                "To send braces as they are, use --raw, or {% raw %}…{% endraw %} around them."
+            ) from None
+        except Exception as error:  # as one whose parts are nested too deep
+            raise TemplateError(_broken(what, error)) from None
+
+    def used(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the variables that the template names."""
+        return {name: variables[name] for name in self.names if name in variables}
+
+    def render(self, used: Mapping[str, Any], known: Iterable[str] = (), where: str = "") -> str:
+        """The text with its variables filled in.
+
+        Args:
+            used: what ``used`` has picked, for one row.
+            known: all names, for a hint where one is undefined.
+            where: which row it is, for an error.
+
+        Raises:
+            TemplateError: an undefined name (with the nearest), something that the sandbox forbids, or an
+                error of a value's own.
+        """
+        try:
+            return self._compiled.render(used)
+        except jinja2.UndefinedError as error:
+            raise TemplateError(f"{self._what}{where}: {_undefined(error, known)}") from None
+        except jinja2.exceptions.SecurityError as error:
+            told = str(error).rstrip(".")
+            raise TemplateError(f"{self._what}{where} asks for what a template may not do: {told}.") from None
+        except Exception as error:  # the values are the user's own, and so are their errors
+            raise TemplateError(_broken(f"{self._what}{where}", error)) from None
+
+
 def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell") -> Rendered:
     """Renders a template over the notebook's variables.
 
@@ -50,30 +101,19 @@ def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell
         what: what the template is, to begin an error with.
 
     Raises:
-        TemplateError: an undefined name (with the nearest), wrong syntax, something that the sandbox
-            forbids, or an error of a value's own.
+        TemplateError: as ``Template``.
     """
-    environment = _environment()
-    try:
-        names = jinja2.meta.find_undeclared_variables(environment.parse(template))
-        used = {name: variables[name] for name in sorted(names) if name in variables}
-        text = environment.from_string(template).render(used)
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(
-            f"{what} is no valid template: {str(error.message).rstrip('.')} (line {error.lineno}).\n"
-            "To send braces as they are, use --raw, or {% raw %}…{% endraw %} around them."
-        ) from None
-    except jinja2.UndefinedError as error:
-        raise TemplateError(f"{what}: {_undefined(error, variables)}") from None
-    except jinja2.exceptions.SecurityError as error:
-        raise TemplateError(f"{what} asks for what a template may not do: {str(error).rstrip('.')}.") from None
-    except Exception as error:  # the values are the user's own, and so are their errors
-        told = str(error).rstrip(".")
-        raise TemplateError(f"{what} can't be rendered: {type(error).__name__}{f': {told}' if told else ''}.") from None
-    return Rendered(text, {name: as_json(value) for name, value in used.items()})
+    compiled = Template(template, what=what)
+    used = compiled.used(variables)
+    return Rendered(compiled.render(used, variables), {name: as_json(value) for name, value in used.items()})
 
 
-def _undefined(error: jinja2.UndefinedError, variables: Mapping[str, Any]) -> str:
+def _broken(what: str, error: Exception) -> str:
+    told = str(error).rstrip(".")
+    return f"{what} can't be rendered: {type(error).__name__}{f': {told}' if told else ''}."
+
+
+def _undefined(error: jinja2.UndefinedError, variables: Iterable[str]) -> str:
     message = str(error.message or error).rstrip(".")
     name = re.match(r"'(\w+)' is undefined", message)
     if name is None:
@@ -85,6 +125,8 @@ def _undefined(error: jinja2.UndefinedError, variables: Mapping[str, Any]) -> st
 
 def as_json(value: Any) -> Any:
     """The value as JSON can hold it: what JSON lacks becomes text, what is huge is cut."""
+    if value is None or type(value) in _PLAIN or (type(value) is str and len(value) <= _LONGEST_VALUE // 6):
+        return value  # most are, and a table has many
     try:
         text = json.dumps(value, default=str)
         if len(text) <= _LONGEST_VALUE:

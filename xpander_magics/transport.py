@@ -17,7 +17,7 @@ import json
 import os
 import random
 import ssl
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -27,8 +27,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from xpander_magics import errors
+from xpander_magics.bodies import Body, OnAttempt
 from xpander_magics.config import Key, is_loopback
-from xpander_magics.limits import Deadline, Pacer
+from xpander_magics.limits import Deadline, Pace, shared_pacer
 from xpander_magics.refusals import refusal
 from xpander_magics.safety import Redactor, plain
 
@@ -68,6 +69,9 @@ class Transport:
         connect_timeout, read_timeout: seconds to connect, and between two pieces of an answer.
         retries: how often a request is sent again at the most.
         connections: how many connections are kept for reuse; as many as calls under way at once.
+
+    Attributes:
+        pacer: says when a request may be sent; the one that this process has for the service, or another.
     """
 
     def __init__(
@@ -87,12 +91,21 @@ class Transport:
         self._redact = Redactor([key.reveal()])
         self._key = key
         self._connections = connections
+        self._reserving = threading.Lock()
         self._session, self._pid = self._new_session(), os.getpid()
-        self.pacer = Pacer()
+        self.pacer: Pace = shared_pacer(base_url)
 
     def close(self) -> None:
         """Closes the kept connections."""
         self._session.close()
+
+    def reserve(self, connections: int) -> None:
+        """Keeps so many connections for reuse from now on, if it kept fewer."""
+        with self._reserving:
+            if connections > self._connections:
+                self._connections = connections
+                # The old one isn't closed: threads are about to send with it. It goes with the last of them.
+                self._session = self._new_session()
 
     def json(
         self,
@@ -103,7 +116,7 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         repeatable: bool | None = None,
-        on_attempt: Callable[[], None] | None = None,
+        on_attempt: OnAttempt | None = None,
         patient: bool = False,
         paced: bool = True,
         retries: int | None = None,
@@ -113,7 +126,7 @@ class Transport:
         Args:
             path: below the base URL, quoted.
             repeatable: whether sending it twice does no harm; for a GET when omitted.
-            on_attempt: called before each time that it is sent.
+            on_attempt: called before each time that it is sent; may return what is called as the body leaves.
             patient: whether the answer's first byte may take until the deadline.
             paced: whether it waits for its turn, which then puts the deadline off; False for what must
                 not wait, or has done so.
@@ -125,14 +138,13 @@ class Transport:
 
         def send() -> Any:
             if paced:
-                deadline.extend(self.pacer.wait())
+                deadline.extend(self.pacer.wait(deadline=deadline))
             return self.parsed(self._once(method, path, params, body, deadline, on_attempt, patient), deadline)
 
         get, most = method == "GET", self._retries if retries is None else retries
         unsent = min(most, _MOST_UNSENT_GETS) if get else most
-        return self._insist(
-            send, deadline, most, most_unsent=unsent, repeatable=get if repeatable is None else repeatable
-        )
+        again = get if repeatable is None else repeatable
+        return self._insist(send, deadline, most, most_unsent=unsent, repeatable=again)
 
     def open(
         self,
@@ -141,7 +153,7 @@ class Transport:
         deadline: Deadline,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any],
-        on_attempt: Callable[[], None] | None = None,
+        on_attempt: OnAttempt | None = None,
     ) -> requests.Response:
         """POSTs for a stream, not paced; the caller reads ``pieces`` of the answer. Errors as for ``json``."""
         most, send = self._retries, lambda: self._once("POST", path, params, body, deadline, on_attempt)
@@ -202,37 +214,42 @@ class Transport:
         params: Mapping[str, Any] | None,
         body: Mapping[str, Any] | None,
         deadline: Deadline,
-        on_attempt: Callable[[], None] | None,
+        on_attempt: OnAttempt | None,
         patient: bool = False,
     ) -> requests.Response:
+        deadline.check()
+        may_leave = on_attempt() if on_attempt is not None else None
         left = deadline.check()
-        if on_attempt is not None:
-            on_attempt()
         timeout = (min(self._connect_timeout, left), left if patient else min(self.read_timeout, left))
         if self._pid != os.getpid():
             # A forked process must not read the answers that its parent's connections bring.
             self._session, self._pid = self._new_session(), os.getpid()
-        url = self.base_url + path
+        url, data = self.base_url + path, None if body is None else json.dumps(body, allow_nan=False).encode()
         for _ in range(_MOST_REDIRECTS):
             try:
                 response = self._session.request(
                     method,
                     url,
                     params=params,
-                    data=None if body is None else json.dumps(body, allow_nan=False).encode(),
+                    data=data if data is None or may_leave is None else Body(data, may_leave),
                     headers=None if body is None else {"Content-Type": "application/json"},
                     timeout=timeout,
                     stream=True,
                 )
             except requests.RequestException as error:
-                raise self._failure(error, deadline) from None
+                failure = self._failure(error, deadline)
+                if deadline.left() > 0 and not isinstance(failure, errors.ConfigError):
+                    self.pacer.told(None)
+                raise failure from None
             if not response.is_redirect:
                 break
             url, params = self._redirected(response, method), None
         else:
             raise errors.ServerError(f"{self._host} redirects in a circle.", status_code=response.status_code)
-        if response.status_code >= 300:
-            raise self._refusal(response, deadline)
+        refused = self._refusal(response, deadline) if response.status_code >= 300 else None
+        self.pacer.told(response.status_code, refused.retry_after if refused else None)
+        if refused:
+            raise refused
         return response
 
     def _redirected(self, response: requests.Response, method: str) -> str:
@@ -299,16 +316,15 @@ class Transport:
                     pause = max(told + random.uniform(0.0, min(1.0, 0.1 * told)), pause if tries > most else 0.0)
                 if pause >= deadline.left():
                     raise
-            time.sleep(pause)
+            deadline.sleep(pause)
 
     def _failure(self, error: requests.RequestException, deadline: Deadline) -> Exception:
         """The error for a request that got no answer."""
-        bad_request = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
-        if isinstance(error, (*bad_request, requests.exceptions.MissingSchema, requests.exceptions.InvalidHeader)):
+        if isinstance(error, ValueError):  # that is how requests marks an address or a header that is none
             return errors.ConfigError(f"The request can't be made: {plain(self._redact(str(error)))}")
         unsent = _never_sent(error)
         if deadline.left() <= 0:
-            return errors.Timeout(f"It took longer than {deadline.seconds:g} s.", maybe_sent=not unsent)
+            return deadline.passed(maybe_sent=not unsent)
         if unsent and isinstance(error, requests.exceptions.SSLError):
             return errors.ConnectionFailed(
                 f"No trusted connection to {self._host}: {_reason(error)}.\n"
@@ -358,9 +374,8 @@ def _limit_wait(raw: Any, seconds: float) -> None:
 
 def _never_sent(error: requests.RequestException) -> bool:
     """Whether the connection itself failed, so that not a byte of the request has left."""
-    if isinstance(error, requests.exceptions.ConnectTimeout) or isinstance(
-        _innermost(error), ssl.SSLCertVerificationError
-    ):
+    untrusted = isinstance(_innermost(error), ssl.SSLCertVerificationError)
+    if untrusted or isinstance(error, requests.exceptions.ConnectTimeout):
         return True
     cause: Any = error.args[0] if error.args else None
     cause = getattr(cause, "reason", cause)

@@ -336,6 +336,7 @@ UNFRAMED = (
     Column("base_url", REPEATED),
     Column("cache_key", TEXT),
     Column("sent_at", TIME),
+    Column("number", INTEGER),
 )
 """What else is kept of a run."""
 

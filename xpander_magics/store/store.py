@@ -22,54 +22,26 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
 from xpander_magics.results import Run
 from xpander_magics.store.columns import FRAME_ROW, KEPT, SCORES, TAGS, TEXT, pack, unpack
-from xpander_magics.store.database import address, in_short, open_engine, shown
+from xpander_magics.store.database import address, in_full, in_short, open_engine, shown
+from xpander_magics.store.filters import Filter, chunks, queries
 from xpander_magics.store.frames import BATCH, build
-from xpander_magics.store.values import to_microseconds, to_real
+from xpander_magics.store.tables import runs_table
+from xpander_magics.store.values import to_real
 
 if TYPE_CHECKING:
     import pandas as pd
-    from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, Update
+    from sqlalchemy import ColumnElement, Connection, Engine, Insert, Update
 
-_CHUNK = 500  # values in one IN: far below every database's limit
-_PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
+    from xpander_magics.store.sweeps import Sweeps
+
+PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
 _inherited: list[Engine] = []  # of the process that this one was forked from; never closed here
-
-
-@dataclass(frozen=True)
-class _Filter:
-    experiment: str | None
-    sweep_id: str | None
-    status: str | None
-    target: str | None
-    tag: str | None
-    run_ids: Iterable[str] | None
-    since: datetime | None
-    limit: int | None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """All but ``run_ids`` and ``limit``."""
-        from sqlalchemy import func, or_
-
-        table = _runs()
-        found: list[ColumnElement[bool]] = []
-        for name in ("experiment", "sweep_id", "status"):
-            value = getattr(self, name)
-            if value is not None:
-                found.append(table.c[name] == TEXT.pack(value))
-        if self.target is not None:
-            found.append(or_(table.c.target == TEXT.pack(self.target), table.c.target_id == TEXT.pack(self.target)))
-        if self.tag is not None:  # LIKE would take A for a, in SQLite
-            found.append(func.replace(table.c.tags, TAGS.needle(self.tag), "") != table.c.tags)
-        if self.since is not None:
-            found.append(table.c.added_at >= to_microseconds(self.since.astimezone()))
-        return found
 
 
 class Store:
@@ -88,6 +60,7 @@ class Store:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._opened: Engine | None = None
+        self._writes: Engine
         self._where = "the run store"
 
     def __repr__(self) -> str:
@@ -98,12 +71,17 @@ class Store:
         """Where the runs are kept, without a password; nothing is opened for it."""
         return shown(address(self._asked))
 
+    @property
+    def url(self) -> str:
+        """The address for another process, password and all: never to be shown."""
+        return in_full(address(self._asked))
+
     def add(self, runs: Iterable[Run]) -> None:
         """Keeps new runs, all or none, in their order."""
         now = time.time_ns() // 1000
         rows = [{**pack(run), "added_at": now} for run in runs]
         if rows:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 connection.execute(_insert(), rows)
 
     def update(self, run: Run) -> None:
@@ -113,8 +91,8 @@ class Store:
         have been changed from elsewhere while the run was under way.
         """
         row = pack(run)
-        with self._writing() as connection:
-            changed = {name: value for name, value in row.items() if name not in _PERSONS}
+        with self.writing() as connection:
+            changed = {name: value for name, value in row.items() if name not in PERSONS}
             if not connection.execute(_update(), {**changed, "of_run": row["run_id"]}).rowcount:
                 connection.execute(_insert(), [{**row, "added_at": time.time_ns() // 1000}])
 
@@ -127,9 +105,9 @@ class Store:
         """
         from sqlalchemy import func, select
 
-        table, text = _runs(), TEXT.pack(ref)
+        table, text = runs_table(), TEXT.pack(ref)
         shown = (table.c.run_id, table.c.target, table.c.status)
-        with self._reading() as connection:
+        with self.reading() as connection:
             for condition in (table.c.run_id == text, table.c.task_id == text):
                 found = self._newest(connection, condition)
                 if found:
@@ -174,7 +152,7 @@ class Store:
             since: added then or later; a time without a zone is local.
             limit: the newest so many of them.
         """
-        which = _Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
+        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
         names = [column.name for column in KEPT]
         return [unpack(row) for batch in self._batches(names, which) for row in batch]
 
@@ -190,16 +168,16 @@ class Store:
         limit: int | None = None,
     ) -> pd.DataFrame:
         """The same runs as ``select`` finds, as ``frames.frame_of`` frames them, without making each a ``Run``."""
-        which = _Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
+        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
         return build(self._batches(FRAME_ROW, which))
 
     def cached(self, cache_key: str) -> Run | None:
         """The newest run of this key that completed without an error, or None."""
         from sqlalchemy import and_
 
-        table = _runs()
+        table = runs_table()
         good = and_(table.c.status == "completed", table.c.error_type.is_(None))
-        with self._reading() as connection:
+        with self.reading() as connection:
             return self._newest(connection, and_(table.c.cache_key == TEXT.pack(cache_key), good))
 
     def tag(self, run_ids: Iterable[str], tags: Iterable[str], remove: bool = False) -> None:
@@ -224,6 +202,13 @@ class Store:
         score = {name: to_real(value)}
         self._change("scores", [run_id], lambda stored: SCORES.pack({**SCORES.unpack(stored), **score}))
 
+    @functools.cached_property
+    def sweeps(self) -> Sweeps:
+        """The sweeps that are kept."""
+        from xpander_magics.store.sweeps import Sweeps
+
+        return Sweeps(self)
+
     def close(self) -> None:
         """Closes what is open; the next use opens it again."""
         with self._lock:
@@ -235,14 +220,13 @@ class Store:
         """Reads one column of these runs, and writes what ``change`` makes of it, in one transaction."""
         from sqlalchemy import bindparam, select, update
 
-        table = _runs()
-        wanted = [TEXT.pack(run_id) for run_id in dict.fromkeys([run_ids] if isinstance(run_ids, str) else run_ids)]
-        query = select(table.c.run_id, table.c[name]).with_for_update()
-        with self._writing() as connection:
+        table = runs_table()
+        # Rows are locked in one order everywhere: two that change the same runs then wait for each other at most.
+        wanted = sorted({TEXT.pack(run_id) for run_id in ([run_ids] if isinstance(run_ids, str) else run_ids)})
+        query = select(table.c.run_id, table.c[name]).order_by(table.c.run_id).with_for_update()
+        with self.writing() as connection:
             found = [
-                tuple(row)
-                for ids in _chunks(wanted)
-                for row in connection.execute(query.where(table.c.run_id.in_(ids)))
+                tuple(row) for ids in chunks(wanted) for row in connection.execute(query.where(table.c.run_id.in_(ids)))
             ]
             missing = set(wanted).difference(row[0] for row in found)
             if missing:
@@ -255,7 +239,7 @@ class Store:
     def _newest(self, connection: Connection, condition: ColumnElement[bool]) -> Run | None:
         from sqlalchemy import select
 
-        table = _runs()
+        table = runs_table()
         query = select(table.c.seq).where(condition).order_by(table.c.seq.desc()).limit(1)
         seq = connection.execute(query).scalar()
         if seq is None:
@@ -263,10 +247,10 @@ class Store:
         row = connection.execute(select(*(table.c[column.name] for column in KEPT)).where(table.c.seq == seq)).one()
         return unpack(row)
 
-    def _batches(self, names: Iterable[str], which: _Filter) -> Iterator[Sequence[Sequence[Any]]]:
+    def _batches(self, names: Iterable[str], which: Filter) -> Iterator[Sequence[Sequence[Any]]]:
         """These columns of the runs found, as the driver has them: SQLAlchemy's rows would double the time."""
-        with self._reading() as connection:
-            for query in _queries(connection, names, which):
+        with self.reading() as connection:
+            for query in queries(connection, names, which):
                 result = connection.execute(query)
                 cursor: Any = result.cursor
                 while batch := cursor.fetchmany(BATCH):
@@ -274,16 +258,16 @@ class Store:
                 result.close()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
         with self._told(), self._engine().connect() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
         with self._told():
             engine = self._engine()
             one_by_one = self._lock if engine.dialect.name == "sqlite" else contextlib.nullcontext()
-            with one_by_one, engine.execution_options(writes=True).begin() as connection:
+            with one_by_one, self._writes.begin() as connection:
                 yield connection
 
     def _engine(self) -> Engine:
@@ -295,7 +279,10 @@ class Store:
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self._open()
+                    opened = self._open()
+                    # Its transactions begin as those of writers. To make it takes as long as a statement does.
+                    self._writes = opened.execution_options(writes=True)
+                    self._opened = opened
         return self._opened
 
     def _open(self) -> Engine:
@@ -330,48 +317,16 @@ def _listed(rows: Iterable[Sequence[Any]]) -> str:
     return ", ".join(f"{run_id[:12]} ({target or 'no target'}, {status})" for run_id, target, status in rows)
 
 
-def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
-
-
-@functools.cache
-def _runs() -> Table:
-    from sqlalchemy import BigInteger, Boolean, Column, Double, MetaData, Table, Text
-
-    types = {"Int64": BigInteger, "datetime64[us, UTC]": BigInteger, "Float64": Double, "boolean": Boolean}
-    columns: list[Column[Any]] = [Column(column.name, types.get(column.dtype, Text)) for column in KEPT]
-    return Table(
-        "runs", MetaData(), Column("seq", BigInteger, primary_key=True), Column("added_at", BigInteger), *columns
-    )
-
-
 # A statement that is made once has its cache key made once, too.
 @functools.cache
 def _insert() -> Insert:
-    return _runs().insert().inline()
+    return runs_table().insert().inline()
 
 
 @functools.cache
 def _update() -> Update:
     from sqlalchemy import bindparam
 
-    return _runs().update().where(_runs().c.run_id == bindparam("of_run"))  # sets what is among the parameters
-
-
-def _queries(connection: Connection, names: Iterable[str], which: _Filter) -> Iterator[Select[Any]]:
-    """Statements that read these columns of the runs found, and together give them oldest first."""
-    from sqlalchemy import select
-
-    seq, conditions = _runs().c.seq, which.conditions()
-    query = select(*(_runs().c[name] for name in names)).order_by(seq)
-    if which.run_ids is not None:
-        ids = [TEXT.pack(run_id) for run_id in dict.fromkeys(which.run_ids)]
-        in_ids = (select(seq).where(*conditions, _runs().c.run_id.in_(chunk)) for chunk in _chunks(ids))
-        found = sorted(number for numbers in in_ids for number in connection.execute(numbers).scalars())
-        newest = found if which.limit is None else found[max(len(found) - max(which.limit, 0), 0) :]
-        yield from (query.where(seq.in_(chunk)) for chunk in _chunks(newest))
-    elif which.limit is not None:
-        newest_seqs = select(seq).where(*conditions).order_by(seq.desc()).limit(max(which.limit, 0))
-        yield query.where(seq.in_(newest_seqs))
-    else:
-        yield query.where(*conditions)
+    return (
+        runs_table().update().where(runs_table().c.run_id == bindparam("of_run"))
+    )  # sets what is among the parameters

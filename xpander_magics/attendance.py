@@ -1,0 +1,205 @@
+"""A sweep's run brought to its end, however far it has come: claimed, sent once, found again, followed.
+
+The states, and why no row is billed twice, stand in ARCHITECTURE.md ("Exactly once").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from typing import Protocol
+
+from xpander_magics import errors
+from xpander_magics.calls import mark_of
+from xpander_magics.client import Client
+from xpander_magics.contract import Event, Task
+from xpander_magics.execution import Execution, judge
+from xpander_magics.limits import Deadline
+from xpander_magics.plan import Plan
+from xpander_magics.results import Run, utc_now
+
+_ALL = 10**9
+
+
+class Halted(Exception):
+    """The sweep ended before this run was sent; it stays planned."""
+
+
+class Taken(Exception):
+    """Another process has claimed this run, or it has ended there."""
+
+
+class Ledger(Protocol):
+    """Where runs are claimed and kept."""
+
+    def claim(self, run: Run) -> bool:
+        """Sets ``sent_at`` where nobody else has; False where somebody has."""
+        ...
+
+    def release(self, run: Run) -> None:
+        """Takes a claim back: the run surely wasn't sent."""
+        ...
+
+    def update(self, run: Run) -> None:
+        """Keeps what has become of a run that was claimed."""
+        ...
+
+
+class Attendance(Execution):
+    """One run of a sweep under way.
+
+    Args:
+        settle: seconds after which a call that no task shows up for has surely started none.
+        halted: whether nothing more is to be sent.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ledger: Ledger,
+        plan: Plan,
+        pause_wait: float,
+        *,
+        settle: float,
+        halted: Callable[[], bool],
+    ) -> None:
+        super().__init__(client, ledger.update, plan, None, pause_wait)
+        self._ledger = ledger
+        self._settle = settle
+        self._halted = halted
+        self._cancelled = False
+        self._deadline = Deadline(plan.timeout, cancellable=True)
+        if self._run.sent_at is not None:
+            self._sent_before = self._run.attempts or 1
+
+    @property
+    def run_attended(self) -> Run:
+        """The run as it stands."""
+        return self._run
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it may have been sent, and no task of it is known."""
+        return self._run.task_id is None and self._run.sent_at is not None and not self._run.ended
+
+    @property
+    def settles_in(self) -> float:
+        """Seconds until a lost one has surely started no task, if none shows up."""
+        assert self._run.sent_at is not None
+        return (self._run.sent_at + timedelta(seconds=self._settle) - utc_now()).total_seconds()
+
+    def attend(self) -> Run:
+        """Does what is left to be done.
+
+        Returns:
+            The run, whatever became of it.
+
+        Raises:
+            Halted, Taken: it wasn't sent from here.
+            AuthError: the key is refused (401), which ends the whole sweep.
+            StoreError: nothing can be kept, so nothing was sent.
+        """
+        try:
+            self.run()
+        except Halted:
+            self._ledger.release(self._run)
+            run = self._run
+            run.sent_at, run.status, run.error, run.error_type, run.attempts = None, "planned", None, None, None
+            raise
+        except errors.AuthError as error:
+            if error.status_code == 401:
+                raise
+        except errors.XpanderError as error:
+            if error.run is None:
+                raise
+        return self._run
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Stops the task if there is one, from another thread; True when it surely doesn't run on."""
+        stopped = self._stop(deadline)
+        if self._run.ended:
+            problem = judge(self._run, self._plan.schema, self._plan.redact, asked=self._plan.wants_json)
+            if problem is not None:
+                self._failed(problem)
+        self._keep()
+        return stopped
+
+    def cancel(self) -> None:
+        """Ends the following of it soon, from another thread; what is known of it stays."""
+        self._cancelled = True
+        self._deadline.cancel()
+
+    def _limit(self) -> Deadline:
+        return self._deadline
+
+    def _events(self, deadline: Deadline) -> Generator[Event]:
+        run, call = self._run, self._plan.call
+        if run.sent_at is not None:
+            self._begun = None  # it was sent from elsewhere, or long ago: how long it took isn't known
+            task_id = run.task_id or self._found(deadline)
+            if task_id is not None:
+                return self._followed(task_id, deadline)
+        call.on_leave, call.may_leave = self._leave, self._check_claim
+        self._client.wait_turn(call, deadline)
+        return self._client.events(call, deadline, self._plan.mode)
+
+    def _leave(self) -> None:
+        """Called before each sending: it may be sent if nobody else has done so."""
+        if self._halted() or self._cancelled:
+            raise Halted
+        if not self._ledger.claim(self._run):
+            raise Taken
+        if not self._plan.call.attempts:
+            self._begun = time.monotonic()
+            self._plan.call.sent_at = self._run.sent_at
+
+    def _check_claim(self) -> None:
+        """Called as it leaves: once its claim has settled, another may send it, so an old claim is none.
+
+        The kernel may have been stopped since, or the computer may have slept.
+        """
+        if self._settle and self.settles_in < self._settle / 2:
+            raise errors.Timeout("It took too long to be sent.", maybe_sent=False)
+
+    def _found(self, deadline: Deadline) -> str | None:
+        """The task of a run that was claimed; None where it surely has none."""
+        settled = self.settles_in <= 0
+        try:
+            task, surely = self._client.marks.look(self._plan.call, deadline, most=_ALL)
+        except errors.ServiceError as error:
+            raise errors.ConnectionFailed(f"Its task can't be looked for: {error}", maybe_sent=True) from None
+        if task is not None:
+            return str(task.id)
+        if not (surely and settled):
+            raise errors.ConnectionFailed("Its answer was lost, and no task of it has shown up yet.", maybe_sent=True)
+        return None
+
+    def _followed(self, task_id: str, deadline: Deadline) -> Generator[Event]:
+        for event in self._client.follow(task_id, deadline):
+            mark = mark_of(Task(event.data)) if isinstance(event.data, dict) else None
+            if mark not in (None, self._run.run_id):
+                raise errors.NotFoundError(
+                    "Its conversation has gone on; the service tells of the newest turn alone.", maybe_sent=True
+                )
+            yield event
+
+    def _tell(self, event: Event, piece: str = "") -> None:
+        had = len(self._run.events)
+        super()._tell(event, piece)
+        if event.type == "chunk":  # the answer has it; of many runs, all pieces would fill the memory
+            del self._run.events[had:]
+        elif event.task_id and event.task_id == self._run.task_id:
+            self._client.marks.learn(event.task_id, self._run.run_id)
+
+    def _service_failed(self, error: errors.ServiceError, deadline: Deadline) -> errors.XpanderError | None:
+        if not self._cancelled:
+            return super()._service_failed(error, deadline)
+        if self._run.task_id is None and not error.maybe_sent:
+            raise Halted
+        self._settle_answer()
+        if self._run.ended:
+            return self._outcome()
+        self._run.status = self._run.status if self._run.task_id else "unknown"
+        self._run.error, self._run.error_type = "Interrupted. %xpander resume collects it.", "Interrupted"
+        return None

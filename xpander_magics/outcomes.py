@@ -1,0 +1,219 @@
+"""``Runs``: what a sweep has come to."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+
+from xpander_magics.cell import later
+from xpander_magics.errors import TaskFailed
+from xpander_magics.results import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xpander_magics.grid import Grid
+    from xpander_magics.store import Store
+    from xpander_magics.store.sweeps import State
+
+_BATCH = 500
+# Up to so many runs stay in memory; of a larger sweep, each is read from the store when it is asked for.
+HELD = 10_000
+
+
+class Entry(NamedTuple):
+    """A place in a sweep, and the run that has it; a run from elsewhere has no number there."""
+
+    number: int | None
+    run_id: str
+
+
+class Sweeping(Protocol):
+    """What ``Runs`` can ask of the session that they came from."""
+
+    @property
+    def store(self) -> Store: ...
+    def planned(self, grid: Grid, number: int) -> Run: ...
+    def retry(self, runs: Runs) -> None: ...
+    def go_on(self, runs: Runs) -> None: ...
+    def reply_all(self, runs: Runs, text: str) -> Runs: ...
+
+
+class Runs(Sequence[Run]):
+    """The runs of a sweep, or some of them, in the order of its inputs, settings and repeats.
+
+    ``runs[0]`` is a ``Run``, ``runs[:10]`` are ``Runs``. Those that haven't been sent are there, too:
+    ``planned``.
+
+    Attributes:
+        sweep_id: of the sweep that they are of.
+    """
+
+    def __init__(
+        self, session: Sweeping, sweep_id: str, entries: Sequence[Entry], held: dict[str, Run], grid: Grid | None = None
+    ) -> None:
+        self.sweep_id = sweep_id
+        self.session = session
+        self.grid = grid
+        self.entries = list(entries)
+        self.held = held
+        self._loaded: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+
+    def __copy__(self) -> Runs:
+        return self._some(self.entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The grid has secrets, and the session connections; the runs have neither.
+        return {"sweep_id": self.sweep_id, "entries": self.entries, "held": {run.run_id: run for run in self}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from xpander_magics.session import default_session
+
+        Runs.__init__(self, default_session(), **state)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Run | Runs:
+        if isinstance(index, slice):
+            return self._some(self.entries[index])
+        return self._load([self.entries[index]])[0]
+
+    def __iter__(self) -> Iterator[Run]:
+        for start in range(0, len(self.entries), _BATCH):
+            yield from self._load(self.entries[start : start + _BATCH])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.statuses().items())
+        return f"Runs({self.sweep_id[:8]!r}, {len(self)} runs{f': {counts}' if counts else ''})"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(later(f"runs.{name}") or f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """A DataFrame of one row a run, in this order; the columns and dtypes are those of ``xp.runs()``."""
+        import pandas as pd
+
+        from xpander_magics.store.frames import frame_of
+
+        if len(self) <= HELD:
+            return frame_of(self)
+        ids = [entry.run_id for entry in self.entries]
+        kept = self.session.store.frame(run_ids=ids)
+        missing = set(ids).difference(kept["run_id"])
+        planned = frame_of(run for entry in self.entries if entry.run_id in missing for run in self._load([entry]))
+        frame: pd.DataFrame = kept
+        if missing:
+            joined = pd.concat([kept, planned], ignore_index=True)
+            frame = joined.astype({name: "category" for name, dtype in kept.dtypes.items() if dtype == "category"})
+        # By their places: what --cached reuses may be there more than once.
+        ordered: pd.DataFrame = frame.iloc[pd.Index(frame["run_id"]).get_indexer(ids)].reset_index(drop=True)
+        return ordered
+
+    @property
+    def completed(self) -> Runs:
+        """Those that ended well."""
+        ends = zip(self.entries, self._ends(), strict=True)
+        return self._some([entry for entry, end in ends if end.status == "completed" and end.error_type is None])
+
+    @property
+    def failed(self) -> Runs:
+        """Those that ended without an answer that can be used: failed, stopped, of unknown end, or with an error.
+
+        What waits to be sent, or for a person, isn't among them.
+        """
+        return self._some([entry for entry, end in zip(self.entries, self._ends(), strict=True) if has_failed(end)])
+
+    def statuses(self) -> dict[str, int]:
+        """How many have each status, the most frequent first."""
+        return dict(Counter(end.status for end in self._ends()).most_common())
+
+    def _ends(self) -> Iterator[Run | State]:
+        """How each stands; of a large sweep without making a ``Run`` of each."""
+        if len(self) <= HELD:
+            yield from self
+            return
+        kept = {state.run_id: state for state in self.session.store.sweeps.states(self.sweep_id)}
+        for entry in self.entries:
+            yield self.held.get(entry.run_id) or kept.get(entry.run_id) or self._load([entry])[0]
+
+    def retry(self) -> Runs:
+        """Sends those that failed again; each takes its old run's place once it has ended. The old ones stay kept.
+
+        Returns:
+            These runs.
+
+        Raises:
+            XpanderError: what would have stopped the sweep.
+        """
+        self.session.retry(self)
+        return self
+
+    def resume(self) -> Runs:
+        """Goes on where the sweep was interrupted: collects what is under way, sends what never was.
+
+        Returns:
+            These runs. Raises as ``retry``.
+        """
+        self.session.go_on(self)
+        return self
+
+    def reply(self, text: str) -> Runs:
+        """Goes on with each of these conversations: ``text`` is sent as it is, with each run's own settings.
+
+        Returns:
+            The new runs. Raises as ``retry``, and ConfigError where one has no conversation.
+        """
+        return self.session.reply_all(self, text)
+
+    def raise_for_failures(self) -> None:
+        """Raises TaskFailed where a run has failed; its ``run`` is the first."""
+        failed = self.failed
+        if not failed:
+            return
+        kinds = Counter(run.error_type or run.status for run in failed)
+        told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        first = failed[0]
+        error = TaskFailed(
+            f"{len(failed)} of {len(self)} runs failed: {told}.\n"
+            f"The first, run {first.run_id[:8]}: {(first.error or first.status).splitlines()[0][:300]}"
+        )
+        error.run = first
+        raise error
+
+    def _some(self, entries: Sequence[Entry]) -> Runs:
+        return Runs(self.session, self.sweep_id, entries, self.held, self.grid)
+
+    def _load(self, entries: Sequence[Entry]) -> list[Run]:
+        """These runs: as this kernel has them, else as the store has, else as they are planned."""
+        found = {entry.run_id: self.held.get(entry.run_id) or self._loaded.get(entry.run_id) for entry in entries}
+        missing = [run_id for run_id, run in found.items() if run is None]
+        if missing:
+            found.update({run.run_id: run for run in self.session.store.select(run_ids=missing)})
+        for entry in entries:
+            run = found[entry.run_id]
+            if run is None:
+                assert self.grid is not None
+                assert entry.number is not None, "a run from elsewhere is in the store"
+                run = found[entry.run_id] = self.session.planned(self.grid, entry.number)
+            run.session = run.session or self.session  # type: ignore[assignment]
+            self._loaded[entry.run_id] = run
+        return [found[entry.run_id] for entry in entries]  # type: ignore[misc]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from xpander_magics.tables import runs_bundle
+
+        bundle: dict[str, Any] = runs_bundle(self)
+        return bundle
+
+
+def has_failed(run: Run | State) -> bool:
+    """Whether a run ended without an answer that can be used."""
+    return run.status in ("failed", "error", "stopped", "unknown") or run.error_type is not None

@@ -1,0 +1,396 @@
+"""Many runs in threads: who is next, how many at once, what becomes of those that are lost, how it ends.
+
+Each thread attends one run at a time. All that they share is changed under one lock; nobody waits for
+anything else while holding it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from xpander_magics.attendance import Halted, Taken
+from xpander_magics.client import Client
+from xpander_magics.errors import AuthError, StoreError, XpanderError
+from xpander_magics.grid import Grid
+from xpander_magics.limits import Deadline, Throttle
+from xpander_magics.outcomes import HELD
+from xpander_magics.plan import Plan
+from xpander_magics.results import Run
+from xpander_magics.store import Store
+from xpander_magics.tally import Tally, time_left
+
+# An interrupted kernel answers within two seconds: so long is waited for stops, and so long for threads after that.
+_STOP_SECONDS, _END_SECONDS = 1.3, 0.3
+_MOST_STOPPERS = 64
+# Planned runs are kept so many at a time, and the first so many before anything is sent.
+_CHUNK, _FIRST = 500, 1000
+# A run that another process has claimed is looked at so often, in seconds; a lost one at most so many times.
+_LOOK_AGAIN, _MOST_LOOKS = 2.0, 4
+_TICK = 0.1
+
+
+class Attended(Protocol):
+    """One run under way, here or in another process."""
+
+    @property
+    def run_attended(self) -> Run:
+        """The run as it stands."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it may have been sent, and no task of it is known."""
+
+    @property
+    def settles_in(self) -> float:
+        """Seconds until a lost one has surely started no task, if none shows up."""
+
+    def attend(self) -> Run:
+        """Does what is left to be done."""
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Stops its task."""
+
+    def cancel(self) -> None:
+        """Ends the following of it."""
+
+
+class Scheduler:
+    """The sending of a sweep, or of what is left of one.
+
+    Args:
+        numbers: what is to be done, in the order of sending.
+        begun: the runs that have begun before, by number.
+        attended: makes ready what ``plan`` says is to be sent.
+        held: the runs of this kernel, by id; each is put there as it begins.
+
+    Attributes:
+        tally: how it stands.
+        failure: what has ended all of it; None where nothing did.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        grid: Grid,
+        numbers: Iterable[int],
+        *,
+        begun: dict[int, Run],
+        attended: Callable[[Plan, Callable[[], bool]], Attended],
+        held: dict[str, Run],
+        tally: Tally,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._grid = grid
+        self._begun = begun
+        self._attended = attended
+        self._held = held
+        self.tally = tally
+        self.failure: BaseException | None = None
+        self._lock = threading.Condition()
+        self._throttle = Throttle(grid.jobs, client.pacer)
+        self._kept = _Planned(self, store, grid, client, numbers, begun)
+        self._under_way: dict[int, Attended | _Nothing] = {}
+        self._later: list[tuple[float, int]] = []
+        self._looks: dict[int, int] = {}
+        self._freed: deque[int] = deque()
+        self._waiting: dict[str, deque[int]] = {}  # by the conversations that are busy
+        self._halted = False
+        self._threads = 0
+        self._ended = threading.Event()
+        self._when_ended: Callable[[], None] = lambda: None
+
+    def run(self, watch: Callable[[Tally], object], when_ended: Callable[[], None]) -> None:
+        """Sends all of it, and waits for its end, or for an interrupt's.
+
+        Args:
+            watch: called about ten times a second, from this thread.
+            when_ended: called once no thread of it works any more; after an interrupt that may be after
+                this has returned.
+        """
+        began, tally = time.monotonic(), self.tally
+        self._when_ended = when_ended
+        self._kept.begin()
+        wanted = min(self._grid.jobs, tally.not_sent)
+        self._client.reserve(wanted + 4)
+        self._threads = wanted
+        if not wanted:
+            self._last_one_out()
+        for number in range(wanted):
+            threading.Thread(target=self._work, name=f"xpander-{number}", daemon=True).start()
+        try:
+            watch(tally)
+            while not self._ended.wait(_TICK):
+                tally.seconds = time.monotonic() - began
+                tally.left = time_left(tally.done, tally.total, tally.seconds, tally.reused)
+                watch(tally)
+        except KeyboardInterrupt:
+            try:
+                self._interrupted(watch)
+            except KeyboardInterrupt:  # the second gives up waiting
+                self._cancel_all()
+        except BaseException:
+            self._cancel_all()
+            raise
+        finally:
+            tally.seconds, tally.left = time.monotonic() - began, None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was told to end before its end."""
+        return self._halted
+
+    def _work(self) -> None:
+        try:
+            while (number := self._next()) is not None:
+                self._attend(number)
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            with self._lock:
+                self._threads -= 1
+                last = not self._threads
+            if last:
+                self._last_one_out()
+
+    def _last_one_out(self) -> None:
+        try:
+            self._when_ended()
+        except BaseException as error:
+            self.failure = self.failure or error
+        self._ended.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends all of it: nothing more is sent, what is under way is followed to its end."""
+        with self._lock:
+            self.failure = self.failure or error
+            self._halted = True
+            self._lock.notify_all()
+
+    def _next(self) -> int | None:
+        """The number of the next run; waits for it. None where this thread isn't needed any more."""
+        with self._lock:
+            while not self._halted:
+                if self._throttle.room(len(self._under_way)):
+                    number = self._due()
+                    if number is not None:
+                        self._under_way[number] = _Nothing()  # its place is taken
+                        self.tally.under_way = len(self._under_way)
+                        return number
+                    if not self._later:
+                        return None  # what is under way brings its own sequel
+                pause = self._later[0][0] - time.monotonic() if self._later else _TICK
+                self._lock.wait(min(max(pause, 0.01), _TICK * 5))
+            return None
+
+    def _due(self) -> int | None:
+        if self._later and self._later[0][0] <= time.monotonic():
+            return heapq.heappop(self._later)[1]
+        if self._freed:
+            return self._freed.popleft()
+        for number in self._kept.numbers:
+            thread = self._grid.thread(number)
+            if thread is None:
+                return number
+            if thread not in self._waiting:
+                self._waiting[thread] = deque()
+                return number
+            self._waiting[thread].append(number)
+        return None
+
+    def _attend(self, number: int) -> None:
+        run: Run | None = None
+        later: float | None = None
+        try:
+            plan = self._kept.plan(number)
+            run = self._held[plan.run.run_id] = plan.run
+            attended = self._attended(plan, lambda: self._halted)
+            with self._lock:
+                self._under_way[number] = attended
+            attended.attend()
+            later = self._looked_for(number, attended)
+        except Halted:
+            pass
+        except Taken:
+            # Somebody else's: its outcome is read from the store, or it is followed as it is.
+            run = self._store.find(self._grid.run_id(number))
+            self._begun[number] = self._held[run.run_id] = run
+            later = None if run.ended else _LOOK_AGAIN
+        except (AuthError, StoreError) as error:
+            self.fail(error)
+        finally:
+            self._finish(number, run, later)
+
+    def _looked_for(self, number: int, attended: Attended) -> float | None:
+        """In how many seconds a lost run is to be looked for; None where it isn't."""
+        looks = self._looks.get(number, 0)
+        if not attended.is_lost or looks == _MOST_LOOKS:
+            return None
+        self._looks[number] = looks + 1
+        self._begun[number] = attended.run_attended
+        return max(attended.settles_in, _LOOK_AGAIN * looks) + 0.01
+
+    def _finish(self, number: int, run: Run | None, later: float | None) -> None:
+        with self._lock:
+            self._under_way.pop(number, None)
+            self.tally.under_way = len(self._under_way)
+            if later is not None and not self._halted:
+                heapq.heappush(self._later, (time.monotonic() + later, number))
+                self.tally.note = f"making sure of {len(self._later)} whose answer was lost"
+                self._lock.notify_all()
+                return
+            if run is not None:
+                count(self.tally, run.status, run.error_type)
+                _add_usage(self.tally, run)
+                if len(self._held) > HELD and run.ended:
+                    self._held.pop(run.run_id, None)  # the store has it
+                self._throttle.done(run.status == "completed")
+            if not self._later:
+                self.tally.note = ""
+            thread = self._grid.thread(number)
+            if thread is not None and thread in self._waiting:
+                if self._waiting[thread]:
+                    self._freed.append(self._waiting[thread].popleft())
+                else:
+                    del self._waiting[thread]
+            self._lock.notify()
+
+    def _interrupted(self, watch: Callable[[Tally], object]) -> None:
+        """Sends no more, stops what is under way or leaves it, and waits a moment."""
+        until = time.monotonic() + _STOP_SECONDS
+        with self._lock:
+            self._halted = True
+            self._lock.notify_all()
+            left = [one for one in self._under_way.values() if not isinstance(one, _Nothing)]
+            self.tally.note = f"interrupted: {len(left)} under way" if left else "interrupted"
+        watch(self.tally)
+        self._stop(left, until)
+        self._ended.wait(max(until - time.monotonic(), 0.0) if left else _END_SECONDS)
+        self._cancel_all()
+        self._ended.wait(_END_SECONDS)
+        self.tally.note = ""
+
+    def _stop(self, attended: list[Attended], until: float) -> None:
+        if self._grid.terms[0].on_interrupt == "detach":
+            return self._cancel_all()
+        left = deque(attended)
+
+        def stop_some() -> None:
+            while left and time.monotonic() < until:
+                try:
+                    left.popleft().stop(Deadline(max(until - time.monotonic(), 0.01)))
+                except (IndexError, XpanderError):
+                    continue
+
+        stoppers = [threading.Thread(target=stop_some, daemon=True) for _ in range(min(len(attended), _MOST_STOPPERS))]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join(max(until - time.monotonic(), 0.0))
+        return None
+
+    def _cancel_all(self) -> None:
+        with self._lock:
+            self._halted = True
+            self._lock.notify_all()
+            left = list(self._under_way.values())
+        for attended in left:
+            attended.cancel()
+
+
+class _Nothing:
+    """In the place of a run that is about to begin."""
+
+    def cancel(self) -> None:
+        """Nothing is under way yet; that it is halted will be seen before it is sent."""
+
+
+class _Planned:
+    """Keeps the planned runs in the store, ahead of their sending.
+
+    Attributes:
+        numbers: those that can be sent, in their order; what isn't kept yet is waited for by ``plan``.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        store: Store,
+        grid: Grid,
+        client: Client,
+        numbers: Iterable[int],
+        begun: dict[int, Run],
+    ) -> None:
+        self._scheduler = scheduler
+        self._store, self._grid, self._client = store, grid, client
+        self._all = list(numbers)
+        self.numbers: Iterator[int] = iter(self._all)
+        self._begun = begun
+        self._plans: dict[int, Plan] = {}
+        self._places = {number: place for place, number in enumerate(self._all)}
+        self._done = threading.Condition()
+        self._upto = 0
+
+    def begin(self) -> None:
+        """Keeps the first ones now, and the rest meanwhile."""
+        rest = iter(self._all)
+        self._keep(list(islice(rest, _FIRST)), plans=True)
+        if self._upto < len(self._all):
+            threading.Thread(target=self._go_on, args=(rest,), name="xpander-planned", daemon=True).start()
+
+    def plan(self, number: int) -> Plan:
+        """The plan of a run that is in the store."""
+        place = self._places.get(number, 0)
+        if place >= self._upto:
+            with self._done:
+                self._done.wait_for(lambda: place < self._upto or self._scheduler.failure)
+        if self._scheduler.failure is not None:
+            raise Halted
+        begun = self._begun.get(number)
+        if begun is not None:
+            begun.error = begun.error_type = None
+        return self._plans.pop(number, None) or self._grid.plan(number, self._client, begun)
+
+    def _go_on(self, rest: Iterator[int]) -> None:
+        try:
+            while chunk := list(islice(rest, _CHUNK)):
+                self._keep(chunk)
+        except BaseException as error:
+            self._scheduler.fail(error)
+            with self._done:
+                self._done.notify_all()
+
+    def _keep(self, numbers: list[int], *, plans: bool = False) -> None:
+        new = [number for number in numbers if number not in self._begun]
+        made = [self._grid.plan(number, self._client) for number in new]
+        if plans:
+            self._plans.update(zip(new, made, strict=True))
+        self._store.sweeps.plan(plan.run for plan in made)
+        with self._done:
+            self._upto += len(numbers)
+            self._done.notify_all()
+
+
+def count(tally: Tally, status: str, error_type: str | None) -> None:
+    """Adds a run that is done to a tally; one that is still planned isn't."""
+    if status == "planned":
+        return
+    tally.done += 1
+    tally.failed += status in ("failed", "error") or (status == "completed" and error_type is not None)
+    tally.stopped += status == "stopped"
+    tally.unknown += status in ("unknown", "pending", "executing")
+    tally.paused += status == "paused"
+
+
+def _add_usage(tally: Tally, run: Run) -> None:
+    if run.total_tokens is not None:
+        tally.tokens = (tally.tokens or 0) + run.total_tokens
+    if run.cost_usd is not None:
+        tally.cost_usd = (tally.cost_usd or 0.0) + run.cost_usd

@@ -1,0 +1,40 @@
+"""The tables as the statements name them; ``migrations`` makes them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics.store.columns import KEPT
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Table
+
+
+@functools.cache
+def runs_table() -> Table:
+    from sqlalchemy import BigInteger, Boolean, Column, Double, MetaData, Table, Text
+
+    types = {"Int64": BigInteger, "datetime64[us, UTC]": BigInteger, "Float64": Double, "boolean": Boolean}
+    columns: list[Column[Any]] = [Column(column.name, types.get(column.dtype, Text)) for column in KEPT]
+    return Table(
+        "runs", MetaData(), Column("seq", BigInteger, primary_key=True), Column("added_at", BigInteger), *columns
+    )
+
+
+@functools.cache
+def sweeps_table() -> Table:
+    from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
+
+    integers = (Column(name, BigInteger) for name in ("added_at", "size", "ended_at"))
+    texts = (Column(name, Text) for name in ("sweep_id", "base_url", "experiment"))
+    plan = Column("plan", LargeBinary)
+    return Table("sweeps", MetaData(), Column("seq", BigInteger, primary_key=True), *integers, *texts, plan)
+
+
+@functools.cache
+def paces_table() -> Table:
+    from sqlalchemy import Column, Double, MetaData, Table, Text
+
+    doubles = (Column(name, Double) for name in ("next_at", "gap"))
+    return Table("paces", MetaData(), Column("service", Text, primary_key=True), *doubles)

@@ -1,0 +1,56 @@
+"""How a sweep stands at one moment, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Tally:
+    """How a sweep stands, at one moment.
+
+    Attributes:
+        total: the runs of the sweep.
+        done: those that ended in whatever way, reused ones among them.
+        failed, stopped, unknown, paused: of those done; the rest of them are completed.
+        under_way: those sent whose end is awaited.
+        reused: of those completed, by ``--cached``; nothing was sent for them.
+        seconds: since it began.
+        left: seconds until the end, estimated; None while unknown.
+        note: what it waits for, say; a few words.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    under_way: int = 0
+    reused: int = 0
+    tokens: int | None = None
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    left: float | None = None
+    note: str = ""
+    stopped: int = 0
+    unknown: int = 0
+    paused: int = 0
+
+    @property
+    def completed(self) -> int:
+        """Those that ended well."""
+        return max(self.done - self.failed - self.stopped - self.unknown - self.paused, 0)
+
+    @property
+    def not_sent(self) -> int:
+        """Those that have not begun."""
+        return max(self.total - self.done - self.under_way, 0)
+
+
+def time_left(done: int, total: int, seconds: float, reused: int = 0) -> float | None:
+    """Seconds until the end at the pace so far; None until two that were sent have ended.
+
+    Args:
+        reused: so many of those done took no time.
+    """
+    if done >= total:
+        return 0.0
+    return seconds / (done - reused) * (total - done) if done - reused >= 2 else None
