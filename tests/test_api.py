@@ -21,6 +21,7 @@ NAMES = [
     "NotFoundError",
     "RateLimitError",
     "Run",
+    "Runs",
     "SchemaError",
     "SecretError",
     "ServerError",
@@ -33,6 +34,7 @@ NAMES = [
     "__version__",
     "run",
     "runs",
+    "sweep",
 ]
 
 
@@ -51,6 +53,8 @@ def test_functions_stay_functions_when_every_module_is_imported() -> None:
             importlib.import_module(module.name)
     assert inspect.isfunction(xp.run)
     assert inspect.isfunction(xp.runs)
+    assert inspect.isfunction(xp.sweep)
+    assert inspect.isclass(xp.Runs)
     assert inspect.isclass(xp.Run)
 
 
@@ -68,11 +72,22 @@ def test_signatures() -> None:
         "allow_secrets",
     ]
     assert list(inspect.signature(xp.runs).parameters) == ["experiment", "status", "target", "tag", "last"]
-    for public in (xp.run, xp.runs, xp.Run, xp.Client, xp.Run.reply, xp.Run.stop, xp.Run.refresh):
+    assert list(inspect.signature(xp.sweep).parameters) == [
+        *("prompt", "target", "models", "efforts", "thinks", "over", "repeat", "variables", "version", "instructions"),
+        *("context", "expected_output", "title", "format", "schema", "files", "user", "payload", "mcp", "thread"),
+        *("fields", "mode", "jobs", "rpm", "timeout", "usage", "on_interrupt", "cached", "experiment", "tags"),
+        *("note", "raw", "allow_secrets", "executor", "progress"),
+    ]
+    for function in (xp.run, xp.sweep):
+        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+        assert kinds == [kinds[0]] + [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 1)
+    for public in (xp.run, xp.sweep, xp.runs, xp.Run, xp.Client, xp.Run.reply, xp.Run.stop, xp.Run.refresh):
         assert inspect.getdoc(public)
+    for name in ("df", "failed", "statuses", "retry", "resume", "reply", "raise_for_failures"):
+        assert inspect.getdoc(inspect.getattr_static(xp.Runs, name))
 
 
-@pytest.mark.parametrize(("name", "part"), [("sweep", "sweeps"), ("compare", "comparisons"), ("read_notebook", "comp")])
+@pytest.mark.parametrize(("name", "part"), [("compare", "comparisons"), ("read_notebook", "comp")])
 def test_what_later_versions_have(name: str, part: str) -> None:
     assert not hasattr(xp, name)
     with pytest.raises(AttributeError, match=rf"xp\.{name} is not in this version \(0\.1\.0\); it comes with {part}"):
@@ -106,6 +121,33 @@ def test_arguments_of_another_type(environment: pytest.MonkeyPatch, given: dict[
         xp.run(**{"prompt": "hello", **given})
     assert str(caught.value).startswith(says)
     assert "%%xpander" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        *(({name: 5}, f"{name} takes a list of texts, not a value of type int") for name in ("models", "efforts")),
+        ({"thinks": [None]}, "thinks takes a list of texts, not a value of type NoneType"),
+        ({"models": {"a/b": 1}}, "models takes a list of texts, not a value of type dict"),
+        *(
+            ({name: 1.5}, f"{name} takes a whole number above 0, not a value of type float")
+            for name in ("repeat", "jobs")
+        ),
+        *(({name: True}, f"{name} takes a whole number above 0") for name in ("repeat", "jobs")),
+        *(({name: 0}, f"{name} takes a whole number above 0, not 0.") for name in ("repeat", "jobs")),
+        ({"variables": {"over": 1}}, "over is an argument of its own, not one of the variables."),
+        ({"rpm": "a"}, "rpm takes a number of requests a minute above 0"),
+        ({"usage": "no"}, "usage takes True or False"),
+        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": 5}, "prompt takes a text"),
+    ],
+)
+def test_arguments_of_a_sweep_of_another_type(
+    environment: pytest.MonkeyPatch, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(xp.ConfigError) as caught:
+        xp.sweep(**{"prompt": "hello", **given})
+    assert str(caught.value).startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ LAYERS = (
     *("cell", "commands", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
-    *("attendance", "tally", "outcomes", "scheduler", "workers", "sweeps", "quote"),
+    *("attendance", "tally", "outcomes", "planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
     *("display", "tables", "complete", "actions", "magic", "__init__"),

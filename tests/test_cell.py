@@ -236,7 +236,8 @@ def test_commands(line: str, command: Command) -> None:
         ("runs --qwertzuiop", "%xpander help runs shows every option."),
         ("runs --last", "--last: expected one argument. %xpander help runs shows"),
         ("panel", "%xpander panel is not in this version (0.1.0); it comes with widgets."),
-        ("resume", "%xpander resume is not in this version (0.1.0); it comes with sweeps."),
+        ("resume a b", "%xpander resume takes at most 1 word besides its options, not a b."),
+        ("resume --last 1", "There is no option '--last'"),
         *(
             (f"{name} x", f"%xpander {name} is not in this version (0.1.0); it comes with comparisons.")
             for name in ("compare", "diff", "score", "vote", "plot", "export", "report")
@@ -251,7 +252,7 @@ def test_a_wrong_command_is_one_error(line: str, says: str) -> None:
 
 
 # The commands of the interface that this version has.
-COMMANDS = "status login logout local use agents workflows providers models runs show stop usage thread tag help"
+COMMANDS = "status login logout local use agents workflows providers models runs show stop resume usage thread tag help"
 
 
 def test_the_help_names_every_command() -> None:

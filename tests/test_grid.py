@@ -72,7 +72,7 @@ def test_rows_of_a_frame_have_the_values_of_python() -> None:
         {
             "whole": [1, 2],
             "part": [0.5, float("nan")],
-            "when": pd.to_datetime(["2024-05-06", None]),
+            "when": [pd.Timestamp("2024-05-06"), pd.NaT],
             "yes": [True, False],
             "kind": pd.Categorical(["bug", None]),
             "maybe": pd.array([7, None], dtype="Int64"),
@@ -99,6 +99,24 @@ def test_column_names_become_text() -> None:
 def test_the_index_of_a_frame_does_not_matter() -> None:
     frame = pd.DataFrame({"a": [1, 2]}, index=["x", "x"])
     assert rows_of(frame, {}) == [{"a": 1}, {"a": 2}]
+
+
+class LikePolars:
+    """What polars' DataFrame has that pandas' has, too, in another way."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+        self.columns = list(rows[0])
+
+    def to_dict(self, *, as_series: bool = True) -> dict[str, Any]:
+        return {name: [row[name] for row in self._rows] for name in self.columns}
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return self._rows
+
+
+def test_rows_of_a_frame_of_polars() -> None:
+    assert rows_of(LikePolars([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]), {}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
 def test_rows_of_a_list_may_be_ragged() -> None:
@@ -279,7 +297,12 @@ def test_an_even_sweep_shares_its_terms(make: Make) -> None:
         ("writer --title '{{ may_be_empty }}'", "hi", ConfigError, "That is row 700 of 1000"),
         ("writer -m '{{ model }}'", "hi", NotFoundError, "That is row 700 of 1000"),
         ("writer -e '{{ effort }}'", "hi", ConfigError, "not 'lo'. Did you mean low?\nThat is row 700 of 1000"),
-        ("'{{ target }}'", "hi", NotFoundError, "named 'wrter'. Did you mean writer?\nThat is row 700 of 1000"),
+        (
+            "'{{ target }}'",
+            "hi",
+            NotFoundError,
+            "named 'wrter'. Did you mean writer or writer-u?\nThat is row 700 of 1000",
+        ),
         ("writer --schema schema", "hi", SchemaError, "That is row 700 of 1000"),
         ("writer --payload payload", "hi", ConfigError, "--payload takes a dict, and 'payload' is a int.\nThat is row"),
         ("writer -m '{{ model }}' -m '{{ other }}'", "hi", NotFoundError, "That is row 700"),
@@ -311,7 +334,7 @@ def test_one_wrong_row_sends_nothing(
         ("writer -m openai/gpt-5 -m gpt-5", ConfigError, "--model takes PROVIDER/MODEL"),
         ("writer -e low,hihg", ConfigError, "--effort takes low, medium, high, xhigh; not 'hihg'."),
         ("writer --think default,hard", ConfigError, "--think takes default, harder"),
-        ("wrter -n 3", NotFoundError, "Did you mean writer?"),
+        ("wrter -n 3", NotFoundError, "Did you mean writer or writer-u?"),
         ("-n 3", ConfigError, "There is no target"),
         ("writer -n 3 --timeout 1e9 --set 'titel=\"x\"'", ConfigError, "Did you mean title"),
         ("writer -n 1000001", ConfigError, "That makes 1,000,001 runs; a sweep has 1,000,000 at the most."),
@@ -425,8 +448,9 @@ def same(one: Grid, other: Grid, client: Client) -> bool:
 
 
 RICH = (
-    "'{{ who }}' --over rows -e low,high -n 2 --think harder -j 3 --rpm 600 --timeout 9 --usage --mode async --tag '{{ a }}' "
-    "--on-interrupt detach --schema schema --experiment e --cached --note 'of {{ a }}' --set 'source=\"x\"'"
+    "'{{ who }}' --over rows -e low,high -n 2 --think harder -j 3 --rpm 600 --timeout 9 --usage --mode async "
+    "--tag '{{ a }}' --on-interrupt detach --schema schema --experiment e --cached --note 'of {{ a }}' "
+    "--set 'source=\"x\"'"
 )
 
 
@@ -563,13 +587,8 @@ def test_too_many_runs_send_nothing(service: FaultServer, environment: pytest.Mo
         ({"over": {"a": range(1001), "b": range(1000)}}, "that makes 1,001,000 rows"),
     ):
         with pytest.raises(ConfigError, match=says):
-            xp.sweep("hi", target="writer", progress=False, **given)  # type: ignore[arg-type]
+            xp.sweep("hi", target="writer", progress=False, **given)
     assert nothing_started(service)
-
-
-def test_a_polars_like_frame_is_read_by_its_rows() -> None:
-    polars = pytest.importorskip("polars")
-    assert rows_of(polars.DataFrame({"a": [1, 2], "b": ["x", "y"]}), {}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
 def test_a_grid_of_replies_renders_nothing(client: Client) -> None:

@@ -147,10 +147,12 @@ def test_a_cached_run_says_that_it_is_one(notebook: Notebook, capsys: pytest.Cap
     notebook.ask("echo --cached --tag x")
     assert "It keeps its own" not in capsys.readouterr().out
     notebook.run("%%xpander echo --cached --dry-run\nhello")
-    assert f"1 run, 0 requests: --cached would reuse run {first.run_id[:8]} of 20" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Nothing was sent. 1 run, 0 requests, to echo." in shown
+    assert f"--cached reuses 1 kept run, such as {first.run_id[:8]}." in shown
     notebook.run("%%xpander echo --cached --dry-run --rpm 1\nother")
     shown = capsys.readouterr().out
     assert "1 run, 2 requests" in shown
-    assert "At least 1 minute, as --rpm allows." in shown
+    assert "At least 1 minute, as the rate limit allows." in shown
     notebook.ask("echo --cached -q --experiment b")
     assert capsys.readouterr().out == ""

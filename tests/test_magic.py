@@ -37,7 +37,7 @@ from xpander_magics.results import Run
 from xpander_magics.session import default_session
 from xpander_magics.store.columns import COLUMNS
 
-COMMANDS = "status login logout local use agents workflows providers models runs show stop usage thread tag help"
+COMMANDS = "status login logout local use agents workflows providers models runs show stop resume usage thread tag help"
 
 
 def wrong(notebook: Notebook, source: str, kind: type[XpanderError], capsys: pytest.CaptureFixture[str]) -> str:
@@ -207,10 +207,10 @@ def test_use_gives_later_cells_their_defaults(notebook: Notebook, capsys: pytest
         ("retired-writer", InvalidRequestError, "INACTIVE"),
         ("-m gpt-5", ConfigError, "--model takes PROVIDER/MODEL"),
         ("-m scripted/ecco", NotFoundError, "scripted lists no model"),
-        ("-m scripted/echo,scripted/ecco", ConfigError, "--model has 2 values, which makes a sweep"),
-        ("-e low,high", ConfigError, "--effort has 2 values, which makes a sweep"),
-        ("--over tickets", ConfigError, "--over makes a sweep"),
-        ("-n 2", ConfigError, "--repeat makes a sweep"),
+        ("-m scripted/echo,scripted/ecco", NotFoundError, "scripted lists no model"),
+        ("-e low,hihg", ConfigError, "--effort takes"),
+        ("--over ''", ConfigError, "--over has an empty value"),
+        ("-n 0", ConfigError, "'0' is no whole number above 0"),
         ("--dry-run", ConfigError, "--dry-run is for one cell alone"),
         ("-e lo", ConfigError, "--effort takes"),
         ("--think hard", ConfigError, "--think takes"),
@@ -233,7 +233,19 @@ def test_a_wrong_use_changes_nothing(
     assert default_session().defaults == Options(target="echo", title="kept")
 
 
-@pytest.mark.parametrize("line", ["-m scripted/echo,scripted/think", "--think default,harder", "--over x", "-n 3"])
+@pytest.mark.parametrize(
+    ("line", "many"),
+    [("-m scripted/echo,scripted/think", 2), ("--think default,harder", 2), ("--over rows", 3), ("-n 3", 3)],
+)
+def test_use_makes_sweeps_of_later_cells(notebook: Notebook, line: str, many: int) -> None:
+    notebook.run(f"%xpander use echo {line}")
+    notebook.ns["rows"] = [{"a": n} for n in range(3)]
+    notebook.run("%%xpander -o results -q\nhello")
+    assert notebook.ns["results"].statuses() == {"completed": many}
+    assert len(notebook.run("%xpander runs")) == many
+
+
+@pytest.mark.parametrize("line", ["-m gpt-5,openai/gpt-5", "-e low,lo", "--think default,hard", "-n x", "-n 0"])
 def test_use_refuses_what_a_cell_would(notebook: Notebook, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = wrong(notebook, f"%xpander use echo {line}", ConfigError, capsys)
     assert told == wrong(notebook, f"%%xpander echo {line}\nhello", ConfigError, capsys)

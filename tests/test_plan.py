@@ -89,15 +89,16 @@ BAD = [
     ("echo -m scripted/ecco", NotFoundError, "Did you mean echo?\nTo send it all the same: --set"),
     ("echo -m scriptde/echo", NotFoundError, "There is no provider 'scriptde'. Did you mean scripted?"),
     ("echo -m '{{ empty }}'", ConfigError, "--model is empty once"),
-    ("echo -m scripted/echo,scripted/slow", ConfigError, "--model has 2 values, which makes a sweep"),
+    ("echo -m scripted/echo,scripted/ecco", NotFoundError, "scripted lists no model 'ecco'"),
     ("echo -e lo", ConfigError, "--effort takes low, medium, high, xhigh; not 'lo'. Did you mean low?"),
-    ("echo -e low,high", ConfigError, "--effort has 2 values"),
+    ("echo -e low,hihg", ConfigError, "--effort takes low, medium, high, xhigh; not 'hihg'"),
     ("echo -e '{{ topic }}'", ConfigError, "--effort takes low, medium, high, xhigh; not 'rain'"),
     ("echo --think hard", ConfigError, "--think takes default, harder; not 'hard'. Did you mean harder?"),
-    ("echo --think default,harder", ConfigError, "--think has 2 values"),
-    ("echo -n 2", ConfigError, "--repeat makes a sweep"),
+    ("echo --think default,hard", ConfigError, "--think takes default, harder; not 'hard'"),
+    ("echo -n 1000001", ConfigError, "That makes 1,000,001 runs; a sweep has 1,000,000 at the most. Nothing was sent."),
     ("echo -n x", ConfigError, "'x' is no whole number above 0"),
-    ("echo --over frame", ConfigError, "--over makes a sweep"),
+    ("echo --over fram", ConfigError, "--over: there is no variable 'fram' in the notebook. Did you mean frame?"),
+    ("echo --over number", ConfigError, "--over takes a DataFrame, a list of dicts or a dict of lists"),
     ("echo --instructions ''", ConfigError, "--instructions has an empty value"),
     ("echo --instructions '{{ nope }}'", TemplateError, "--instructions: 'nope' is not defined"),
     ("echo --context '{{ nope }}'", TemplateError, "--context: 'nope' is not defined"),
@@ -442,9 +443,9 @@ def test_dry_run(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert "About rain" in shown
     assert "\x1b" not in shown
-    assert "Nothing was sent. 1 run, 3 requests or more, with its polls, to agent echo." in shown
-    assert "At least 2 minutes, as --rpm allows." in shown
-    assert "in 1 earlier run)" in shown
+    assert "Nothing was sent. 1 run, 3 requests or more, with its polls, to echo." in shown
+    assert "At least 2 minutes, as the rate limit allows." in shown
+    assert "as 1 earlier run suggests)" in shown
     assert notebook.newest_tasks() == before
     assert len(notebook.run("%xpander runs")) == runs
     assert "never" not in notebook.ns

@@ -62,13 +62,20 @@ class Actions:
     def do_resume(self, command: Command) -> None:
         view = cell.one_of("--view", command.view, cell.VIEWS) or "auto"
         name = checked_name(command.out)
-        held = self._variables.get(command.words[0]) if command.words else None
+        ref = command.words[0] if command.words else None
+        held = self._variables.get(ref) if ref is not None else None
+        ref = held.sweep_id if isinstance(held, Runs) else ref
+        # Runs may be sent that somebody has forgotten: say which, before any is.
+        kept = self.session.store.sweeps.find(ref, self.session.client.base_url)
+        if view != "none":
+            begun = f", begun {kept.added_at:%Y-%m-%d %H:%M} UTC" if kept.added_at else ""
+            self._write(f"Going on with sweep {kept.sweep_id[:8]} of {kept.size:,} runs{begun}.\n")
         with self._watching(name, view) as watch:
             if isinstance(held, Runs):
                 self.session.go_on(held, watch)
                 runs = held
             else:
-                runs = self.session.resume(command.words[0] if command.words else None, watch)
+                runs = self.session.resume(kept.sweep_id, watch)
         self._finish(name, runs, view)
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Protocol
 from xpander_magics import errors
 from xpander_magics.calls import mark_of
 from xpander_magics.client import Client
-from xpander_magics.contract import Event, Task
+from xpander_magics.contract import TASK_EVENTS, Event, Task
 from xpander_magics.execution import Execution, judge
 from xpander_magics.limits import Deadline
 from xpander_magics.plan import Plan
@@ -187,9 +187,9 @@ class Attendance(Execution):
     def _tell(self, event: Event, piece: str = "") -> None:
         had = len(self._run.events)
         super()._tell(event, piece)
-        if event.type == "chunk":  # the answer has it; of many runs, all pieces would fill the memory
-            del self._run.events[had:]
-        elif event.task_id and event.task_id == self._run.task_id:
+        if event.type == "chunk" or event.type in TASK_EVENTS:
+            del self._run.events[had:]  # the run has it all; of many runs, each piece once more would fill the memory
+        if event.task_id and event.task_id == self._run.task_id:
             self._client.marks.learn(event.task_id, self._run.run_id)
 
     def _service_failed(self, error: errors.ServiceError, deadline: Deadline) -> errors.XpanderError | None:

@@ -45,6 +45,8 @@ class Execution:
         self._answer: list[str] = []
         self._masked: dict[tuple[str, str | None], StreamRedactor] = {}
         self._begun: float | None = time.monotonic()
+        self._told: Any = None
+        self._told_safely: Any = None
         self._store_error: errors.StoreError | None = None
         self._sent_before = 0  # how often, by whoever attended this run before
 
@@ -110,10 +112,11 @@ class Execution:
             # A secret may be cut in two by the pieces of a text: mask across them.
             masked = self._masked.setdefault((event.type, event.about), StreamRedactor(self._plan.redact))
             data: Any = masked.feed(event.data)
-            raw = {**self._plan.redact({**event.raw, "data": None}), "data": data}
         else:
-            raw = self._plan.redact(event.raw)
-            data = raw.get("data")
+            if event.data is not self._told:  # one answer may make several events
+                self._told, self._told_safely = event.data, self._plan.redact(event.data)
+            data = self._told_safely
+        raw = {**self._plan.redact({**event.raw, "data": None}), "data": data}
         event = replace(event, data=data, raw=raw)
         if ours and event.type in TASK_EVENTS and isinstance(data, dict):
             # A task that was stopped from another thread may still be told of as it was before.

@@ -111,8 +111,10 @@ class Runs(Sequence[Run]):
         planned = frame_of(run for entry in self.entries if entry.run_id in missing for run in self._load([entry]))
         frame: pd.DataFrame = kept
         if missing:
-            joined = pd.concat([kept, planned], ignore_index=True)
-            frame = joined.astype({name: "category" for name, dtype in kept.dtypes.items() if dtype == "category"})
+            for name in kept.select_dtypes("category"):  # pandas joins only like categories to categories
+                known = kept[name].cat.categories.union(planned[name].cat.categories, sort=False)
+                kept[name], planned[name] = (part[name].cat.set_categories(known) for part in (kept, planned))
+            frame = pd.concat([kept, planned], ignore_index=True)
         # By their places: what --cached reuses may be there more than once.
         ordered: pd.DataFrame = frame.iloc[pd.Index(frame["run_id"]).get_indexer(ids)].reset_index(drop=True)
         return ordered

@@ -65,7 +65,7 @@ def _used(tally: Tally) -> list[str]:
 
 
 def _note(tally: Tally) -> str:
-    return _cut(" ".join(plain(tally.note).split()), _LONGEST_NOTE)
+    return _cut(" ".join(plain(tally.note or tally.slowed).split()), _LONGEST_NOTE)
 
 
 def _cut(text: str, length: int) -> str:

@@ -79,7 +79,8 @@ class Run:
         cache_key: equal for runs that asked the same of the same target.
         sent_at: when the request left, or None while it surely hasn't.
         number: its place in its sweep's plan, from 0; None for a run of its own.
-        events: the events of its stream, in this kernel only.
+        events: the events of its stream, in this kernel only; of a sweep's run, those that tell what it did on the
+            way: thoughts, tools, sub-agents.
         session: what it acts through; in this kernel only.
         reused: whether ``--cached`` gave it out again; in this kernel only.
     """

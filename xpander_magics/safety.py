@@ -117,6 +117,10 @@ class Redactor:
         """Whether a text holds one of the secrets; for long texts that most likely don't."""
         return any(word in text for word in self._known)
 
+    def held_in(self, text: str) -> list[str]:
+        """Those of the secrets that are in a text."""
+        return [word for word in self._known if word in text]
+
     def split(self, text: str) -> tuple[str, str]:
         """Masks the beginning of a text that goes on.
 

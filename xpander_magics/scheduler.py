@@ -10,8 +10,7 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from xpander_magics.attendance import Halted, Taken
@@ -21,6 +20,7 @@ from xpander_magics.grid import Grid
 from xpander_magics.limits import Deadline, Throttle
 from xpander_magics.outcomes import HELD
 from xpander_magics.plan import Plan
+from xpander_magics.planned import Planned
 from xpander_magics.results import Run
 from xpander_magics.store import Store
 from xpander_magics.tally import Tally, time_left
@@ -28,8 +28,6 @@ from xpander_magics.tally import Tally, time_left
 # An interrupted kernel answers within two seconds: so long is waited for stops, and so long for threads after that.
 _STOP_SECONDS, _END_SECONDS = 1.3, 0.3
 _MOST_STOPPERS = 64
-# Planned runs are kept so many at a time, and the first so many before anything is sent.
-_CHUNK, _FIRST = 500, 1000
 # A run that another process has claimed is looked at so often, in seconds; a lost one at most so many times.
 _LOOK_AGAIN, _MOST_LOOKS = 2.0, 4
 _TICK = 0.1
@@ -96,7 +94,7 @@ class Scheduler:
         self.failure: BaseException | None = None
         self._lock = threading.Condition()
         self._throttle = Throttle(grid.jobs, client.pacer)
-        self._kept = _Planned(self, store, grid, client, numbers, begun)
+        self._kept = Planned(store, grid, client, numbers, begun, self.fail)
         self._under_way: dict[int, Attended | _Nothing] = {}
         self._later: list[tuple[float, int]] = []
         self._looks: dict[int, int] = {}
@@ -123,13 +121,15 @@ class Scheduler:
         self._threads = wanted
         if not wanted:
             self._last_one_out()
-        for number in range(wanted):
-            threading.Thread(target=self._work, name=f"xpander-{number}", daemon=True).start()
         try:
+            for number in range(wanted):
+                threading.Thread(target=self._work, name=f"xpander-{number}", daemon=True).start()
             watch(tally)
             while not self._ended.wait(_TICK):
                 tally.seconds = time.monotonic() - began
                 tally.left = time_left(tally.done, tally.total, tally.seconds, tally.reused)
+                refused = self._throttle.limit < self._grid.jobs
+                tally.slowed = f"slowed by the service (429): {self._throttle.limit} at once" if refused else ""
                 watch(tally)
         except KeyboardInterrupt:
             try:
@@ -140,12 +140,7 @@ class Scheduler:
             self._cancel_all()
             raise
         finally:
-            tally.seconds, tally.left = time.monotonic() - began, None
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether it was told to end before its end."""
-        return self._halted
+            tally.seconds, tally.left, tally.slowed = time.monotonic() - began, None, ""
 
     def _work(self) -> None:
         try:
@@ -239,16 +234,14 @@ class Scheduler:
 
     def _finish(self, number: int, run: Run | None, later: float | None) -> None:
         with self._lock:
-            self._under_way.pop(number, None)
-            self.tally.under_way = len(self._under_way)
             if later is not None and not self._halted:
+                self._count(number, None)
                 heapq.heappush(self._later, (time.monotonic() + later, number))
                 self.tally.note = f"making sure of {len(self._later)} whose answer was lost"
                 self._lock.notify_all()
                 return
+            self._count(number, run)
             if run is not None:
-                count(self.tally, run.status, run.error_type)
-                _add_usage(self.tally, run)
                 if len(self._held) > HELD and run.ended:
                     self._held.pop(run.run_id, None)  # the store has it
                 self._throttle.done(run.status == "completed")
@@ -261,6 +254,18 @@ class Scheduler:
                 else:
                     del self._waiting[thread]
             self._lock.notify()
+
+    def _count(self, number: int, run: Run | None) -> None:
+        """It isn't under way any more; where a run has come of it, the tally has it once."""
+        attended, tally = self._under_way.pop(number, None), self.tally
+        tally.under_way = len(self._under_way)
+        if attended is None or run is None:
+            return
+        count(tally, run.status, run.error_type)
+        if run.total_tokens is not None:
+            tally.tokens = (tally.tokens or 0) + run.total_tokens
+        if run.cost_usd is not None:
+            tally.cost_usd = (tally.cost_usd or 0.0) + run.cost_usd
 
     def _interrupted(self, watch: Callable[[Tally], object]) -> None:
         """Sends no more, stops what is under way or leaves it, and waits a moment."""
@@ -275,7 +280,11 @@ class Scheduler:
         self._ended.wait(max(until - time.monotonic(), 0.0) if left else _END_SECONDS)
         self._cancel_all()
         self._ended.wait(_END_SECONDS)
-        self.tally.note = ""
+        with self._lock:  # a thread may still wait for the answer of a task that is known to have ended
+            for number, one in list(self._under_way.items()):
+                if not isinstance(one, _Nothing) and one.run_attended.ended:
+                    self._count(number, one.run_attended)
+            self.tally.note = ""
 
     def _stop(self, attended: list[Attended], until: float) -> None:
         if self._grid.terms[0].on_interrupt == "detach":
@@ -312,72 +321,6 @@ class _Nothing:
         """Nothing is under way yet; that it is halted will be seen before it is sent."""
 
 
-class _Planned:
-    """Keeps the planned runs in the store, ahead of their sending.
-
-    Attributes:
-        numbers: those that can be sent, in their order; what isn't kept yet is waited for by ``plan``.
-    """
-
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        store: Store,
-        grid: Grid,
-        client: Client,
-        numbers: Iterable[int],
-        begun: dict[int, Run],
-    ) -> None:
-        self._scheduler = scheduler
-        self._store, self._grid, self._client = store, grid, client
-        self._all = list(numbers)
-        self.numbers: Iterator[int] = iter(self._all)
-        self._begun = begun
-        self._plans: dict[int, Plan] = {}
-        self._places = {number: place for place, number in enumerate(self._all)}
-        self._done = threading.Condition()
-        self._upto = 0
-
-    def begin(self) -> None:
-        """Keeps the first ones now, and the rest meanwhile."""
-        rest = iter(self._all)
-        self._keep(list(islice(rest, _FIRST)), plans=True)
-        if self._upto < len(self._all):
-            threading.Thread(target=self._go_on, args=(rest,), name="xpander-planned", daemon=True).start()
-
-    def plan(self, number: int) -> Plan:
-        """The plan of a run that is in the store."""
-        place = self._places.get(number, 0)
-        if place >= self._upto:
-            with self._done:
-                self._done.wait_for(lambda: place < self._upto or self._scheduler.failure)
-        if self._scheduler.failure is not None:
-            raise Halted
-        begun = self._begun.get(number)
-        if begun is not None:
-            begun.error = begun.error_type = None
-        return self._plans.pop(number, None) or self._grid.plan(number, self._client, begun)
-
-    def _go_on(self, rest: Iterator[int]) -> None:
-        try:
-            while chunk := list(islice(rest, _CHUNK)):
-                self._keep(chunk)
-        except BaseException as error:
-            self._scheduler.fail(error)
-            with self._done:
-                self._done.notify_all()
-
-    def _keep(self, numbers: list[int], *, plans: bool = False) -> None:
-        new = [number for number in numbers if number not in self._begun]
-        made = [self._grid.plan(number, self._client) for number in new]
-        if plans:
-            self._plans.update(zip(new, made, strict=True))
-        self._store.sweeps.plan(plan.run for plan in made)
-        with self._done:
-            self._upto += len(numbers)
-            self._done.notify_all()
-
-
 def count(tally: Tally, status: str, error_type: str | None) -> None:
     """Adds a run that is done to a tally; one that is still planned isn't."""
     if status == "planned":
@@ -387,10 +330,3 @@ def count(tally: Tally, status: str, error_type: str | None) -> None:
     tally.stopped += status == "stopped"
     tally.unknown += status in ("unknown", "pending", "executing")
     tally.paused += status == "paused"
-
-
-def _add_usage(tally: Tally, run: Run) -> None:
-    if run.total_tokens is not None:
-        tally.tokens = (tally.tokens or 0) + run.total_tokens
-    if run.cost_usd is not None:
-        tally.cost_usd = (tally.cost_usd or 0.0) + run.cost_usd

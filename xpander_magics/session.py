@@ -69,6 +69,7 @@ class Session:
         self._impatient: Client | None = None
         self._store: Store | None = None
         self._grids: WeakValueDictionary[str, Grid] = WeakValueDictionary()
+        self._swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
 
     def configure(self, settings: Settings) -> None:
         """Takes over changed settings; what was opened with the old ones is closed."""
@@ -251,7 +252,8 @@ class Session:
         """Sends all of a grid; returns and raises as ``Sweeps.begin``."""
         self._grids[grid.sweep_id] = grid
         with _watched(watch) as told:
-            return self._sweeps(executor).begin(grid, told)
+            runs = self._swept[grid.sweep_id] = self._sweeps(executor).begin(grid, told)
+        return runs
 
     def resume(self, ref: str | None, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
         """Goes on with a sweep: the one of this id or its beginning, else the newest that hasn't ended.
@@ -259,13 +261,14 @@ class Session:
         Raises:
             NotFoundError, ConfigError: there is no such sweep, or it is another service's.
         """
-        return self._resume(ref, None, watch, executor)
+        kept = self.store.sweeps.find(ref, self.client.base_url)
+        return self._resume(kept.sweep_id, self._swept.get(kept.sweep_id), watch, executor)
 
     def go_on(self, runs: Runs, watch: Watch | None = None) -> None:
         """Goes on with the sweep that these runs are of, and makes them all of it."""
         self._resume(runs.sweep_id, runs, watch, None)
 
-    def _resume(self, ref: str | None, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
+    def _resume(self, ref: str, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
         kept = self.store.sweeps.find(ref, self.client.base_url)
         if kept.base_url != self.client.base_url:
             raise ConfigError(

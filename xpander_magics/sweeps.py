@@ -55,6 +55,10 @@ class Sweeps:
         self._pause_wait = pause_wait
         self._settle = settle
         self._executor = executor
+        if executor is not None:
+            from xpander_magics.elsewhere import check_executor
+
+            check_executor(executor, store)
 
     def begin(self, grid: Grid, watch: Watch) -> Runs:
         """Sends all of a grid.
@@ -142,7 +146,7 @@ class Sweeps:
             def attended(plan: Plan, halted: Callable[[], bool]) -> Attended:
                 return Attendance(self._client, writer, plan, self._pause_wait, settle=self._settle, halted=halted)
         else:
-            from xpander_magics.workers import Elsewhere
+            from xpander_magics.elsewhere import Elsewhere
 
             elsewhere = Elsewhere(self._executor, self._client, self._store, grid, self._pause_wait, self._settle)
             attended = elsewhere.attended

@@ -18,6 +18,7 @@ class Tally:
         seconds: since it began.
         left: seconds until the end, estimated; None while unknown.
         note: what it waits for, say; a few words.
+        slowed: why fewer are under way than could be.
     """
 
     total: int
@@ -30,6 +31,7 @@ class Tally:
     seconds: float = 0.0
     left: float | None = None
     note: str = ""
+    slowed: str = ""
     stopped: int = 0
     unknown: int = 0
     paused: int = 0

@@ -173,7 +173,7 @@ class Sweeps:
         Returns:
             The seconds until the turn.
         """
-        from sqlalchemy import func, insert, literal_column, select, update
+        from sqlalchemy import func, insert, select, update
 
         table = paces_table()
         mine = table.c.service == service
@@ -182,20 +182,26 @@ class Sweeps:
                 connection.execute(insert(table), [{"service": service, "next_at": 0.0, "gap": gap}])
             self._paced.add(service)
         with self._store.writing() as connection:
-            if connection.dialect.name == "postgresql":  # one clock for all machines
-                clock: Select[Any] = select(literal_column("extract(epoch from clock_timestamp())"))
-                now = float(connection.execute(clock).scalar() or 0.0)
-            else:
-                now = time.time()
             if put_off:
+                now = _clock(connection)
                 later = func.coalesce(table.c.next_at, 0.0)
                 connection.execute(update(table).where(mine, later < now + put_off).values(next_at=now + put_off))
                 return put_off
             found = connection.execute(select(table.c.next_at).where(mine).with_for_update()).scalar() or 0.0
+            now = _clock(connection)  # not before the row is ours: others' turns may have been waited for
             # A clock that was put back must not hold all of them up.
             due = max(found, now) if found < now + _LONGEST_QUEUE else now
             connection.execute(update(table).where(mine).values(next_at=due + gap, gap=gap))
             return due - now
+
+    def held(self, service: str) -> float:
+        """Seconds until nobody is put off any more; 0 where nobody is. Takes no turn."""
+        from sqlalchemy import select
+
+        with self._store.reading() as connection:
+            query = select(paces_table().c.next_at).where(paces_table().c.service == service)
+            found = connection.execute(query).scalar()
+            return max(found - _clock(connection), 0.0) if found else 0.0
 
     def claim(self, run: Run, at: datetime) -> bool:
         """Claims a run for this process; see ``claim_in``."""
@@ -235,6 +241,16 @@ def update_in(connection: Connection, rows: list[dict[str, Any]]) -> None:
 
 def _guard(sent_at: datetime | None) -> int:
     return to_microseconds(sent_at) or 0
+
+
+def _clock(connection: Connection) -> float:
+    """Seconds since 1970, by one clock for all who use the store: a server's own."""
+    from sqlalchemy import literal_column, select
+
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    clock: Select[Any] = select(literal_column("extract(epoch from clock_timestamp())"))
+    return float(connection.execute(clock).scalar() or 0.0)
 
 
 def _now() -> int:
