@@ -501,7 +501,7 @@ def test_a_record_of_a_newer_version_says_so(make: Make, client: Client) -> None
 
 def test_a_secret_in_a_column_is_refused(make: Make, service: FaultServer, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("SOME_TOKEN", SECRET)
-    with pytest.raises(SecretError, match=r"The prompt holds the value of \$SOME_TOKEN. Nothing was sent"):
+    with pytest.raises(SecretError, match=r"The prompt of input 2 holds the value of \$SOME_TOKEN. Nothing was sent"):
         make("writer --over rows", "{{ a }}", rows=[{"a": "fine"}, {"a": f"x {SECRET}"}])
     assert nothing_started(service)
 
@@ -530,17 +530,24 @@ def test_a_record_holds_no_secret(make: Make, client: Client, environment: pytes
     assert SECRET not in repr(grid)
     assert SECRET not in repr([vars(grid.plan(number, client).run) for number in range(len(grid))])
     restored = Grid.restore(grid.record(), client)
-    assert restored.withheld
+    assert restored.withheld == (case != "a column that isn't")
     assert not grid.withheld
     for number in range(len(grid)):  # what is under way is collected all the same
         assert restored.plan(number, client).run.run_id == grid.run_id(number)
     assert SECRET not in told(restored)
 
 
-def test_the_key_itself_is_withheld(make: Make, client: Client, service: FaultServer) -> None:
+def test_the_key_itself_is_in_no_record(make: Make, client: Client, service: FaultServer) -> None:
     grid = make("writer --over rows", "{{ a }}", rows=[{"a": 1, "b": service.key}])
     assert service.key not in told(grid)
-    assert Grid.restore(grid.record(), client).withheld
+    assert not Grid.restore(grid.record(), client).withheld  # it wasn't to be sent
+
+
+def test_a_secret_that_is_a_name_in_a_record(make: Make, client: Client, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SOME_TOKEN", "settings")
+    grid = make("writer --over rows", "{{ a }}", rows=[{"a": 1, "b": "settings"}])
+    restored = Grid.restore(grid.record(), client)
+    assert [one.variables for one in restored.inputs] == [{"a": 1, "b": "***"}]
 
 
 def test_a_collected_run_keeps_what_it_asked(make: Make, client: Client) -> None:

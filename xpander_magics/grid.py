@@ -190,7 +190,11 @@ class Grid:
         }
         text = json.dumps(told, default=str)
         if self.redact.finds(text):
-            told = {**self.redact(told), "sweep_id": self.sweep_id, "withheld": True}
+            sent = [one.prompt for one in self.inputs], told["terms"]
+            told["withheld"] = told["withheld"] or self.redact.finds(json.dumps(sent, default=str))
+            # The values alone: a secret may be a word that is a name here.
+            told["template"], told["inputs"] = self.redact(self.template), self.redact(self.inputs)
+            told["terms"] = [{name: self.redact(value) for name, value in one.items()} for one in told["terms"]]
             text = json.dumps(told, default=str)
         return zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
 

@@ -273,7 +273,8 @@ class Scheduler:
         with self._lock:
             self._halted = True
             self._lock.notify_all()
-            left = [one for one in self._under_way.values() if not isinstance(one, _Nothing)]
+            under_way = {n: one for n, one in self._under_way.items() if not isinstance(one, _Nothing)}
+            left = [one for n, one in under_way.items() if self._grid.job(n).terms.on_interrupt == "stop"]
             self.tally.note = f"interrupted: {len(left)} under way" if left else "interrupted"
         watch(self.tally)
         self._stop(left, until)
@@ -287,8 +288,6 @@ class Scheduler:
             self.tally.note = ""
 
     def _stop(self, attended: list[Attended], until: float) -> None:
-        if self._grid.terms[0].on_interrupt == "detach":
-            return self._cancel_all()
         left = deque(attended)
 
         def stop_some() -> None:
@@ -303,7 +302,6 @@ class Scheduler:
             stopper.start()
         for stopper in stoppers:
             stopper.join(max(until - time.monotonic(), 0.0))
-        return None
 
     def _cancel_all(self) -> None:
         with self._lock:

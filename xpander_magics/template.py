@@ -123,12 +123,18 @@ def _undefined(error: jinja2.UndefinedError, variables: Iterable[str]) -> str:
     return f"{name[1]!r} is not defined. {hint}"
 
 
+def _plainer(value: Any) -> Any:
+    """A number or an array of numpy's or pandas' as Python's own; text of what else JSON lacks."""
+    plainer = getattr(value, "tolist", None)
+    return plainer() if callable(plainer) else str(value)
+
+
 def as_json(value: Any) -> Any:
     """The value as JSON can hold it: what JSON lacks becomes text, what is huge is cut."""
     if value is None or type(value) in _PLAIN or (type(value) is str and len(value) <= _LONGEST_VALUE // 6):
         return value  # most are, and a table has many
     try:
-        text = json.dumps(value, default=str)
+        text = json.dumps(value, default=_plainer)
         if len(text) <= _LONGEST_VALUE:
             return json.loads(text)
     except Exception:  # keys that JSON lacks, circles, or an error of the value's own

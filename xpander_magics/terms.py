@@ -310,7 +310,10 @@ def refuse_secrets(prompts: Iterable[str], fields: Mapping[str, Any], secrets: S
     """Raises SecretError where something that will be read by a model holds a secret."""
     public = {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
     texts = [
-        *(("The prompt", prompt) for prompt in prompts),
+        *(
+            (f"The prompt of input {number + 1}" if number else "The prompt", text)
+            for number, text in enumerate(prompts)
+        ),
         *((f"The field {n}", text) for n, v in public.items() for text in strings_in(v)),
     ]
     for what, text in texts:
