@@ -236,7 +236,8 @@ class Resources:
         while True:
             params = {**filters, "page": page, "per_page": _PAGE}
             answer = _object(self._http.json("GET", path, params=params, deadline=deadline, paced=paced))
-            items, pages = _array(answer.get("items") or []), answer.get("total_pages")
+            # Another object is no empty page: whoever looks for a lost task must not believe that there is none.
+            items, pages = _array(answer["items"] or [] if "items" in answer else None), answer.get("total_pages")
             yield from (kind(_object(item)) for item in items)
             # Without a count, the last page is the one that isn't full.
             if not items or (page >= pages if isinstance(pages, int) else len(items) < _PAGE):
