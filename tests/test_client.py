@@ -287,11 +287,28 @@ def test_a_refused_start_is_not_looked_for(service: FaultServer, client: Client,
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_start_that_was_put_off_is_sent_again(service: FaultServer, client: Client, mode: str, status: int) -> None:
-    service.on(INVOKE[mode], reply(status, b""))
+    service.on(INVOKE[mode], reply(status, b"", {"Retry-After": "0"}))
     assert client.invoke(AGENT, "x", mode=mode).status == "completed"
     assert len(service.service.tasks) == 1
     marks = {r.json["payload_extension"][MARK] for r in service.requests(INVOKE[mode])}
     assert len(marks) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("work", [True, False])
+def test_a_start_behind_a_gateway_that_lost_it_is_looked_for(
+    service: FaultServer, client: Client, mode: str, work: bool
+) -> None:
+    """A bare 503 may come of a connection that the gateway had, and lost: the task may run all the same."""
+    service.on(INVOKE[mode], reply(503, b"", work=work))
+    if work:
+        assert client.invoke(AGENT, "x", mode=mode).status == "completed"
+    else:
+        with pytest.raises(errors.ServerError) as caught:
+            client.invoke(AGENT, "x", mode=mode, timeout=3)
+        assert caught.value.maybe_sent
+    assert len(service.service.tasks) == work
+    assert len(service.requests(INVOKE[mode])) == 1
 
 
 def test_a_connection_reset_before_anything_was_read(service: FaultServer, client: Client) -> None:
@@ -592,7 +609,7 @@ def test_waiting_for_a_calls_turn_puts_off_its_deadline(service: FaultServer, cl
 
 def test_a_call_that_is_sent_again_waits_for_another_turn(service: FaultServer, client: Client) -> None:
     client.pace(30)
-    service.on(INVOKE["sync"], reply(503, b""))
+    service.on(INVOKE["sync"], reply(503, b"", {"Retry-After": "0"}))
     call, deadline = client.prepare(AGENT, "x"), client.deadline(1.8)
     client.wait_turn(call, deadline)
     assert kinds(client.events(call, deadline, "sync"))[-1] == "task_finished"

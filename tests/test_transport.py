@@ -49,6 +49,7 @@ FAULTS = {
     "500": reply(500, {"detail": "x"}),
     "502": reply(502, "<html><title>Bad Gateway</title></html>", content_type="text/html"),
     "503": reply(503, {"detail": "x"}),
+    "put off": reply(503, {"detail": "x"}, {"Retry-After": "0"}),
     "504": reply(504, b""),
     "520": reply(520, b"unknown error"),
     "429": reply(429, {"detail": "slow down"}),
@@ -60,7 +61,7 @@ FAULTS = {
     "cut without a length": reply(200, [1, 2, 3], cut=4, framing="close"),
     "nothing of it": reply(200, [1, 2, 3], cut=0),
 }
-SURELY_NOT_DONE = {"503", "429"}
+SURELY_NOT_DONE = {"put off", "429"}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -236,7 +237,8 @@ def test_clients_told_the_same_moment_come_back_apart(service: FaultServer) -> N
 
 def test_a_start_that_is_put_off_is_sent_again_until_its_deadline(service: FaultServer) -> None:
     transport = Transport(service.url, Key(KEY, "given"), retries=1)
-    service.on("POST */echo", reply(429, b""), reply(503, b""), reply(429, b""), reply(200, {"ok": 1}))
+    put_off = reply(503, b"", {"Retry-After": "0"})
+    service.on("POST */echo", reply(429, b""), put_off, reply(429, b""), reply(200, {"ok": 1}))
     assert post(transport) == {"ok": 1}
     assert len(service.log) == 4
     service.on("POST */echo", reply(429, {"detail": "slow down"}), times=1000)

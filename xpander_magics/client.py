@@ -40,7 +40,7 @@ class Client(Resources):
         read_timeout: seconds between two pieces of an answer.
         timeout: seconds that one run may take, when a call names none.
         retries: how often a request is sent again at the most, where that is safe. A call that the service
-            puts off (429, 503) is sent again until its deadline, unless this is 0.
+            puts off (429, 503 with ``Retry-After``) is sent again until its deadline, unless this is 0.
         connections: how many connections are kept for reuse.
         rate_limit: requests a minute that the service allows; 100 when omitted, none on loopback; 0 for none.
 

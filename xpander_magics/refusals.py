@@ -21,6 +21,7 @@ def refusal(
         body: the answer's body, or its beginning.
         host: who answered, for the message.
     """
+    retry_after = _retry_after(headers)
     said = plain(redact(_detail(body))) or plain(reason or "no reason given")
     kind: type[errors.ServiceError] = errors.InvalidRequestError
     message = f"{host} refuses the request ({status}): {said}"
@@ -40,8 +41,9 @@ def refusal(
     return kind(
         message,
         status_code=status,
-        maybe_sent=status >= 500 and status != 503,
-        retry_after=_retry_after(headers),
+        # Who says when to come again has refused it; a gateway's bare 503 may come of a connection that it lost.
+        maybe_sent=status >= 500 and not (status == 503 and retry_after is not None),
+        retry_after=retry_after,
     )
 
 

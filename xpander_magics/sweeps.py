@@ -90,6 +90,10 @@ class Sweeps:
         over = {number for number, state in newest.items() if state.status in ENDED} | grid.reuse.keys()
         begun_ids = [s.run_id for n, s in newest.items() if n not in over and (s.sent_at or s.task_id)]
         begun = {run.number: run for run in self._store.select(run_ids=begun_ids) if run.number is not None}
+        for number in over - grid.reuse.keys():  # what ended elsewhere is read anew
+            held = runs.held.get(newest[number].run_id)
+            if held is not None and not held.ended:
+                del runs.held[held.run_id]
         runs.held.update({run.run_id: run for run in begun.values()})
         fresh = [number for number in grid.order() if number not in over and number not in begun]
         tally = Tally(total=len(grid), done=len(grid.reuse), reused=len(grid.reuse))

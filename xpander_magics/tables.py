@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.display import FOOT, as_shown, escape, table_cells
+from xpander_magics.display import FOOT, as_shown, escape
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 20
 _LONGEST_CELL = 200
+_LEFT = ("planned", "pending", "executing", "unknown")
+_NUMBER = re.compile(r"-?[\d.]*")
 
 
 def runs_bundle(runs: Runs) -> dict[str, Any]:
@@ -23,9 +26,11 @@ def runs_bundle(runs: Runs) -> dict[str, Any]:
     told = ", ".join(f"{count:,} {status}" for status, count in runs.statuses().items())
     head = plain(f"{len(runs):,} run{'s' * (len(runs) != 1)}{f': {told}' if told else ''} · sweep {runs.sweep_id[:8]}")
     more = f"… and {len(runs) - len(rows):,} more: .df has all of them." if len(runs) > len(rows) else ""
-    columns = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{table_cells(row)}</tr>" for row in cells)
-    table = f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>" if cells else ""
+    # JupyterLab puts all of a table to the right, which is for numbers.
+    numbers = [all(map(_NUMBER.fullmatch, column)) for column in zip(*cells, strict=True)]
+    styles = ["" if number else ' style="text-align:left"' for number in numbers]
+    body = "".join(f"<tr>{_html('td', styles, row)}</tr>" for row in cells)
+    table = f"<table><thead><tr>{_html('th', styles, names)}</tr></thead><tbody>{body}</tbody></table>" if cells else ""
     notes = f"<div>{escape(more)}</div>" if more else ""
     return {
         "text/plain": "\n".join(part for part in (_columned(names, cells), more, head) if part),
@@ -43,17 +48,24 @@ def show_runs(runs: Runs, name: str | None, write: Callable[[str], object], *, r
     else:
         write(f"{bundle['text/plain']}\n")
     counts = runs.statuses()
-    left = sum(counts.get(status, 0) for status in ("planned", "pending", "executing", "unknown"))
-    name = name or "runs"
+    left = sum(counts.get(status, 0) for status in _LEFT)
     if left:
         write(f"{left:,} of them are still to be sent or collected: %xpander resume {runs.sweep_id[:8]}\n")
-    failed = runs.failed
+    failed = [run for run in runs.failed if run.status not in _LEFT]  # those are resume's
     if failed:
         first = plain((failed[0].error or failed[0].status).partition("\n")[0])[:_LONGEST_CELL]
-        write(f"{len(failed):,} failed; the first: {first}\n{name}.failed has them, {name}.retry() sends them again.\n")
+        bound = f"{name}.failed has them, {name}.retry() sends them again."
+        if name is None:
+            bound = f"%xpander resume {runs.sweep_id[:8]} -o runs binds them, then runs.retry() sends them again."
+        how = "stopped" if all(run.status == "stopped" for run in failed) else "failed"
+        write(f"{len(failed):,} {how}; the first: {first}\n{bound}\n")
 
 
-def _rows_of(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
+def _html(tag: str, styles: Sequence[str], texts: Sequence[str]) -> str:
+    return "".join(f"<{tag}{style}>{escape(text)}</{tag}>" for style, text in zip(styles, texts, strict=True))
+
+
+def _rows_of(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Names and rows: the variables, then the settings as far as they vary, then the outcomes."""
     variables = list(dict.fromkeys(name for run in runs for name in run.variables))
     settings: dict[str, list[Any]] = {
@@ -63,13 +75,16 @@ def _rows_of(runs: Sequence[Run]) -> tuple[list[str], list[list[Any]]]:
         "repeat": [run.repeat for run in runs],
         "target": [run.target for run in runs],
     }
-    varying = {name: values for name, values in settings.items() if len(set(values)) > 1}
+    # What wasn't asked for is known of those alone that were sent.
+    varying = {name: values for name, values in settings.items() if len(set(values) - {None}) > 1}
     names = [*variables, *varying, "status", "result", "seconds", "tokens"]
     cells = []
     for number, run in enumerate(runs):
         own = [run.variables.get(name) for name in variables] + [values[number] for values in varying.values()]
         seconds = None if run.latency_s is None else f"{run.latency_s:.1f}"
-        answer = run.error if run.error and run.status != "completed" else run.result
+        # A failed task's result says why; its error says in more words that it failed, which stands beside it.
+        told = run.status == "completed" or (run.error_type == "TaskFailed" and run.result)
+        answer = run.result if told else run.error or run.result
         cells.append([_cut(value) for value in (*own, run.status, answer, seconds, run.total_tokens)])
     return names, cells
 

@@ -2,9 +2,9 @@
 
 What is sent again, and what never is:
 
-* any request that surely never reached the service (no connection), and any that it refused with
-  429 or 503: again, after ``Retry-After`` or a jittered, growing pause; a POST that is to start a task,
-  and is refused like that, until its deadline;
+* any request that surely never reached the service (no connection), and any that it refused (429, or 503
+  with ``Retry-After``): again, then or after a jittered, growing pause; a POST that is to start a task, and
+  is refused like that, until its deadline;
 * a request that changes nothing when it is repeated (every GET, and Stop): also after a lost
   connection and after any 5xx;
 * a POST that may have started a task: never. Its error has ``maybe_sent`` set, and the caller looks
@@ -301,7 +301,7 @@ class Transport:
             try:
                 return send()
             except errors.ServiceError as error:
-                refused, unsent = error.status_code in _REFUSED, error.status_code is None and not error.maybe_sent
+                refused, unsent = (not error.maybe_sent and error.status_code in of for of in (_REFUSED, (None,)))
                 if not may_pass(error) or not (repeatable or refused or unsent):
                     raise
                 tries += 1

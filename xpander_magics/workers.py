@@ -1,34 +1,51 @@
-"""The runs of a sweep in other processes, or on other machines: any ``concurrent.futures.Executor`` brings them there.
+"""What a sweep's workers do, in other processes or on other machines; ``elsewhere`` is their kernel's side.
 
-What keeps one run from being sent twice is the store, which all of them share; so are the turns that the
-rate limit gives. An executor may run the same call again after one of its workers has died.
+Each call attends one run. Whatever has to hold for all processes together is in the store, which they share:
+
+- which run has been claimed, so that none is sent twice. A worker begins with the run as the store has it: the
+  call of a worker that has died may be run again (dask does that), and finds what came of it;
+- the turns that the rate limit gives, and until when the service has asked everyone to wait;
+- whether the sweep was interrupted. A call that has begun can't be cancelled from outside, so each worker looks.
+
+No secret and no prompt is in the name, the repr or the error of a call: executors log all three.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor
-from concurrent.futures import TimeoutError as NotYet
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
 
 from xpander_magics import errors
-from xpander_magics.attendance import Attendance, Taken
+from xpander_magics.attendance import Attendance, Halted, Taken
 from xpander_magics.client import Client
 from xpander_magics.config import Key
-from xpander_magics.grid import Grid, Job
-from xpander_magics.limits import Deadline
-from xpander_magics.plan import Plan, redactor
+from xpander_magics.grid import Job
+from xpander_magics.limits import Deadline, Pace
+from xpander_magics.plan import Plan
 from xpander_magics.results import Run, utc_now
+from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.store import Store
+from xpander_magics.store.tables import paces_table, runs_table
+from xpander_magics.terms import secrets_in
 
-_LOOK = 0.1
-# A turn that is so far away is asked for again later, in seconds: an interrupt must not leave many taken.
-_LONGEST_REST = 1.0
-_SEEN = 5.0
+# All in seconds. How often a worker looks whether its kernel was interrupted.
+_LOOK = 1.0
+# How long a worker believes what it has read of the service's refusals.
+_FRESH = 0.25
+# What a refusal that names no time, and one that names a very long one, holds requests back for.
+_UNTOLD, _LONGEST_HOLD = 1.0, 60.0
+_CONNECTIONS = 64  # an executor may have many threads in a process
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -36,193 +53,282 @@ class Way:
     """How a worker reaches the service and the store.
 
     Attributes:
+        store: the store's address, which may hold a password.
+        settings: the other arguments of ``Client``.
         gap: seconds between two requests of all workers together; 0 for no limit.
     """
 
     key: Key
     base_url: str
-    store: str | None = field(repr=False)  # its URL may hold a password
+    store: str = field(repr=False)
     settings: tuple[tuple[str, Any], ...]
     gap: float
+
+
+@dataclass(frozen=True, repr=False)
+class Order:
+    """One run for a worker, with all that it needs.
+
+    Attributes:
+        sending: names the sweep's being sent from one kernel, which may be interrupted.
+        pause_wait, settle: seconds; see ``Attendance``.
+        secrets: those of the kernel's secrets that the job's texts hold, and the model so may repeat.
+        token: differs with each order. dask would take equal calls for one, and answer from its memory.
+    """
+
+    way: Way
+    job: Job
+    sending: str
     pause_wait: float
     settle: float
+    secrets: tuple[str, ...]
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __repr__(self) -> str:
+        return f"Order({self.job.run_id[:8]!r})"
+
+    def __dask_tokenize__(self) -> str:
+        """What dask names the call by."""
+        return self.token
+
+
+class Outcome(NamedTuple):
+    """What a worker sends back. Errors, too: executors log those that are raised, and some can't carry all of them.
+
+    Attributes:
+        run: as it stands; None where the worker couldn't even read it.
+        problem: what the parent is to raise: ``Halted``, ``Taken``, or what ends the sweep.
+        refused: whether the service refused a request meanwhile, for which fewer should be under way.
+    """
+
+    run: Run | None
+    problem: Exception | None
+    refused: bool = False
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.run.run_id[:8] if self.run else None!r})"
 
 
 class SharedPace:
-    """Turns that are taken in the store, one after the other over all processes."""
+    """The pace of all processes together, by the store, and of this process besides.
 
-    def __init__(self, store: Store, service: str, gap: float) -> None:
-        self._store = store
+    Args:
+        own: the pace of this process; it learns from refusals how fast to go.
+        gap: seconds between two requests of all processes; 0 where only refusals hold them back.
+    """
+
+    def __init__(self, own: Pace, store: Store, service: str, gap: float) -> None:
+        self._own = own
+        self._sweeps = store.sweeps
         self._service = service
         self._gap = gap
-        self.refused_at = self.failed_at = -math.inf
+        self._looked_at = self._held_until = -math.inf
+
+    @property
+    def refused_at(self) -> float:
+        return self._own.refused_at
+
+    @property
+    def failed_at(self) -> float:
+        return self._own.failed_at
 
     def wait(self, longest: float = math.inf, deadline: Deadline | None = None) -> float:
         """Sleeps until this request's turn; see ``limits.Pace``."""
         began = time.monotonic()
-        if not self._gap:
-            return 0.0
-        rest = self._store.sweeps.turn(self._service, self._gap)
-        (deadline or Deadline(math.inf)).rest(min(rest, longest)) if rest > 0 else None
+        until, cancel = began + longest, deadline or Deadline(math.inf)
+        try:
+            self._nap(self._held(), until, cancel)
+            self._own.wait(max(until - time.monotonic(), 0.0), deadline)
+            rest = self._turn()
+            while rest > 0 and self._nap(rest, until, cancel):
+                # The service may have refused somebody else meanwhile: then the turns begin anew.
+                rest = self._turn() if self._held() > 0 else 0.0
+        except errors.StoreError:
+            # Nothing can be claimed now. But what is under way can be followed, if not too fast.
+            self._nap(self._gap, until, cancel)
         return time.monotonic() - began
 
     def told(self, status: int | None, retry_after: float | None = None) -> None:
-        """Holds all of them back where the service refuses."""
+        """Hears how a request ended, and holds all of them back where the service refuses; see ``limits.Pace``."""
+        self._own.told(status, retry_after)
         if status == 429 or (status == 503 and retry_after is not None):
-            self.refused_at = time.monotonic()
-            if self._gap:
-                self._store.sweeps.turn(self._service, self._gap, put_off=min(retry_after or 1.0, 60.0))
-        elif status is None or status >= 500:
-            self.failed_at = time.monotonic()
+            hold = _UNTOLD if retry_after is None else min(retry_after, _LONGEST_HOLD)
+            with contextlib.suppress(errors.StoreError):
+                for name in (self._service, self._refusals) if hold > 0 else ():
+                    self._sweeps.turn(name, self._gap, put_off=hold)
+            self._looked_at = -math.inf
+
+    @property
+    def _refusals(self) -> str:
+        return f"{self._service} refuses"
+
+    def _turn(self) -> float:
+        """Seconds until the turn that is taken."""
+        return self._sweeps.turn(self._service, self._gap) if self._gap else 0.0
+
+    def _held(self) -> float:
+        """Seconds that the service wants everyone to wait."""
+        now = time.monotonic()
+        if now - self._looked_at > _FRESH:
+            self._held_until, self._looked_at = now + self._sweeps.held(self._refusals), now
+        return self._held_until - now
+
+    def _nap(self, seconds: float, until: float, cancel: Deadline) -> bool:
+        """Rests; False where that was cut short, so that the caller is to give up."""
+        left = until - time.monotonic()
+        if seconds > 0:
+            cancel.rest(min(seconds, max(left, 0.0)))
+        return seconds <= left and not cancel.cancelled
 
 
-class _Straight:
-    """A ledger that writes at once: a worker process attends few runs."""
+class _Ledger:
+    """Writes at once: a worker attends few runs.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Attributes:
+        failure: why the run as it now stands isn't kept; None where it is.
+    """
+
+    def __init__(self, store: Store, sending: str) -> None:
+        self._sweeps = store.sweeps
+        self._sending = sending
+        self.failure: errors.StoreError | None = None
 
     def claim(self, run: Run) -> bool:
-        at = utc_now()
-        if not self._store.sweeps.claim(run, at):
+        """Claims a run, see ``attendance.Ledger``; raises Halted where nothing is to be sent any more."""
+        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
+        at = max(utc_now(), (run.sent_at or _LONG_AGO) + timedelta(microseconds=1))
+        if not self._sweeps.claim(run, at):
             return False
         run.sent_at = at
+        # In this order: whoever halts the sweep reads afterwards which runs were claimed.
+        if self._sweeps.held(halted(self._sending)):
+            raise Halted  # and the claim is taken back
         return True
 
     def release(self, run: Run) -> None:
+        """Takes a claim back: the run surely wasn't sent."""
         if run.sent_at is not None:
-            self._store.sweeps.release(run)
+            self._sweeps.release(run)
 
     def update(self, run: Run) -> None:
-        self._store.sweeps.update([run])
+        """Keeps what has become of a run."""
+        try:
+            self._sweeps.update([run])
+        except errors.StoreError as error:
+            self.failure = error
+            raise
+        self.failure = None
 
 
-@functools.lru_cache(maxsize=4)
+def halted(sending: str) -> str:
+    """The name under which the store has that nothing more is to be sent."""
+    return f"{sending} halted"
+
+
+def left(sending: str) -> str:
+    """The name under which the store has that nothing is to be followed any longer."""
+    return f"{sending} left"
+
+
+_opening = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _opening  # noqa: PLW0603  # another thread of the parent may have held it
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# Of each process its own: locks and connections are no forked process's to use, nor to close.
+@functools.cache
+def _store_of(pid: int, url: str) -> Store:
+    return Store(url)
+
+
+@functools.cache
+def _client_of(pid: int, way: Way) -> Client:
+    client = Client(way.key.reveal(), way.base_url, **dict(way.settings))
+    client.pacer = SharedPace(client.pacer, _store_of(pid, way.store), way.base_url.lower(), way.gap)
+    client.reserve(_CONNECTIONS)
+    return client
+
+
 def _opened(way: Way) -> tuple[Client, Store]:
     """The client and the store of this process."""
-    store = Store(way.store)
-    client = Client(way.key.reveal(), way.base_url, **dict(way.settings), rate_limit=0)
-    client.pacer = SharedPace(store, way.base_url, way.gap)
-    client.reserve(64)  # an executor may run threads in this process
-    return client, store
+    with _opening:
+        paces_table(), runs_table()  # made once: two threads that made them would mix theirs in one statement
+        return _client_of(os.getpid(), way), _store_of(os.getpid(), way.store)
 
 
-def attend(way: Way, job: Job, known: Run | None) -> Run:
-    """Attends one run; called in a worker.
-
-    Args:
-        known: the run as it was last kept; None where it hasn't begun.
-
-    Returns:
-        The run, whatever became of it.
-
-    Raises:
-        AuthError, StoreError: what ends the whole sweep.
-    """
-    client, store = _opened(way)
-    redact = redactor([job.terms], (), client, allow_secrets=True)
-    plan = job.plan(client, redact, known)
-    ledger = _Straight(store)
+def attend(order: Order) -> Outcome:
+    """Attends one run, however far it has come; called in a worker, perhaps more than once."""
+    if threading.current_thread() is threading.main_thread():
+        # A terminal interrupts all processes, and so does Jupyter. What that means is the kernel's to say:
+        # it stops the task, or leaves it. A worker that the interrupt kills would break the executor.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run, began = None, time.monotonic()
+    problem: Exception | None = None
     try:
-        run = Attendance(client, ledger, plan, way.pause_wait, settle=way.settle, halted=lambda: False).attend()
-    except Taken:
-        # Sent by a worker that has died since, perhaps: whatever it knew is in the store.
-        return store.find(job.run_id)
+        client, store = _opened(order.way)
+        run = _kept(store, order.job.run_id)
+        if not run.ended:
+            ledger = _Ledger(store, order.sending)
+            attendance = Attendance(
+                client,
+                ledger,
+                _plan(order, client, run),
+                order.pause_wait,
+                settle=order.settle,
+                halted=lambda: False,  # the ledger knows
+            )
+            with _cancellable(attendance, store, order.sending):
+                attendance.attend()
+            problem = ledger.failure
+        return Outcome(run, problem, client.pacer.refused_at > began)
+    except (Halted, Taken, errors.XpanderError) as error:
+        return Outcome(run, error)
+
+
+def _kept(store: Store, run_id: str) -> Run:
+    """The run as the store has it."""
+    try:
+        run = store.find(run_id)
+    except errors.NotFoundError:
+        raise errors.StoreError(
+            f"A worker's run store, {store.location}, doesn't have the run that it was to send. The kernel and all "
+            "workers must reach the same store: on several machines, a PostgreSQL database."
+        ) from None
+    if not run.ended:
+        run.error = run.error_type = None
     return run
 
 
-class Elsewhere:
-    """Makes the runs of a grid ready for an executor."""
-
-    def __init__(
-        self, executor: Executor, client: Client, store: Store, grid: Grid, pause_wait: float, settle: float
-    ) -> None:
-        self._executor = executor
-        self._grid = grid
-        self._client = client
-        self._store = store
-        self._way = Way(
-            key=client.key,
-            base_url=client.base_url,
-            store=store.url,
-            settings=tuple(client.settings.items()),
-            gap=client.gap(grid.rpm),
-            pause_wait=pause_wait,
-            settle=settle,
-        )
-
-    def attended(self, plan: Plan, halted: Callable[[], bool]) -> _Remote:
-        """One run, attended by the executor."""
-        assert plan.run.number is not None
-        return _Remote(self._executor, self._client, self._store, self._way, self._grid.job(plan.run.number), plan)
+def _plan(order: Order, client: Client, run: Run) -> Plan:
+    """A run made ready to be sent, or to be gone on with."""
+    known = [*client.secrets(), *secret_variables().values(), *secrets_in(order.job.terms.fields), *order.secrets]
+    described = dict(vars(run))
+    plan = order.job.plan(client, Redactor(known), run)
+    vars(run).update(described)  # by the kernel, which knows all its secrets
+    return plan
 
 
-class _Remote:
-    """One run in another process."""
+@contextlib.contextmanager
+def _cancellable(attendance: Attendance, store: Store, sending: str) -> Iterator[None]:
+    """Ends the following of a run soon after the kernel was interrupted."""
+    over = threading.Event()
 
-    def __init__(self, executor: Executor, client: Client, store: Store, way: Way, job: Job, plan: Plan) -> None:
-        self._executor, self._client, self._store, self._way = executor, client, store, way
-        self._job = job
-        self._plan = plan
-        self._cancelled = False
-        self._known = plan.run if plan.run.sent_at is not None else None
+    def look() -> None:
+        while not over.wait(_LOOK):
+            with contextlib.suppress(errors.StoreError):
+                if store.sweeps.held(left(sending)):
+                    attendance.cancel()
+                    over.set()
 
-    @property
-    def run_attended(self) -> Run:
-        return self._plan.run
-
-    @property
-    def is_lost(self) -> bool:
-        run = self.run_attended
-        return run.sent_at is not None and not run.ended and run.status != "paused" and not self._cancelled
-
-    @property
-    def settles_in(self) -> float:
-        run = self.run_attended
-        if run.sent_at is None or run.task_id is not None:
-            return 0.0
-        return self._way.settle - (utc_now() - run.sent_at).total_seconds()
-
-    def attend(self) -> Run:
-        future = self._executor.submit(attend, self._way, self._job, self._known)
-        while True:
-            try:
-                self._take(future.result(timeout=_LOOK))
-                return self.run_attended
-            except (NotYet, TimeoutError):
-                if self._cancelled:
-                    future.cancel()
-                    self._reload()
-                    return self.run_attended
-            except (errors.AuthError, errors.StoreError):
-                self._reload()
-                raise
-            except (Exception, CancelledError) as error:  # the worker has died, or the executor with it
-                self._reload()
-                if self.run_attended.sent_at is None:
-                    told = f"{type(error).__name__}: {error}".strip(": ")
-                    raise errors.StoreError(
-                        f"The executor could not run it ({told[:300]}); nothing of it was sent.\n"
-                        "%xpander resume goes on without the executor."
-                    ) from error
-                return self.run_attended
-
-    def stop(self, deadline: Deadline) -> bool:
-        self._reload()
-        run = self.run_attended
-        if run.task_id is None or run.ended:
-            return run.ended
-        from xpander_magics.contract import Task
-
-        run.apply_task(Task(self._plan.redact(self._client.stop(run.task_id, deadline=deadline).raw)))
-        self._store.sweeps.update([run])
-        return run.ended
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def _reload(self) -> None:
-        self._take(self._store.find(self._job.run_id))
-
-    def _take(self, run: Run) -> None:
-        vars(self._plan.run).update({n: v for n, v in vars(run).items() if n not in ("session", "reused")})
+    threading.Thread(target=look, name="xpander-look", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

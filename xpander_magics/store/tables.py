@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.store.columns import KEPT
@@ -11,7 +12,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Table
 
 
-@functools.cache
+def _once(make: Callable[[], Table]) -> Callable[[], Table]:
+    """Makes it when it is first asked for. Threads that ask at once get the same: two would be strangers in a query."""
+    lock, made = threading.Lock(), []
+
+    def get() -> Table:
+        if not made:
+            with lock:
+                if not made:
+                    made.append(make())
+        return made[0]
+
+    return get
+
+
+@_once
 def runs_table() -> Table:
     from sqlalchemy import BigInteger, Boolean, Column, Double, MetaData, Table, Text
 
@@ -22,7 +37,7 @@ def runs_table() -> Table:
     )
 
 
-@functools.cache
+@_once
 def sweeps_table() -> Table:
     from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
 
@@ -32,7 +47,7 @@ def sweeps_table() -> Table:
     return Table("sweeps", MetaData(), Column("seq", BigInteger, primary_key=True), *integers, *texts, plan)
 
 
-@functools.cache
+@_once
 def paces_table() -> Table:
     from sqlalchemy import Column, Double, MetaData, Table, Text
 
