@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -56,8 +56,8 @@ Piece = bytes | float | Action
 """What a stream is made of: bytes, pauses in seconds, and what to do meanwhile."""
 
 
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+def now(ahead: float = 0.0) -> str:
+    return (datetime.now(timezone.utc) + timedelta(seconds=ahead)).isoformat().replace("+00:00", "Z")
 
 
 def reset(connection: socket.socket) -> None:
@@ -222,6 +222,7 @@ class Service:
         final: the fields with which it ends.
         chunks: what it streams.
         usage: what the usage endpoint answers.
+        clock: by how many seconds its clock is ahead.
     """
 
     agents: list[dict[str, Any]] = field(default_factory=lambda: [agent("writer", 1), agent("Ticket Sorter", 2)])
@@ -236,6 +237,7 @@ class Service:
     usage: dict[str, Any] = field(
         default_factory=lambda: {"tokens": 9, "input_tokens": 4, "output_tokens": 5, "is_byok": False, "cost": 0.01}
     )
+    clock: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def start(self, request: Request) -> dict[str, Any]:
@@ -246,7 +248,7 @@ class Service:
             "agent_id": unquote(request.path.split("/")[3]),
             "organization_id": ORGANIZATION,
             "status": "pending",
-            "created_at": now(),
+            "created_at": now(self.clock),
             **{name: value for name, value in body.items() if name not in ("user_tokens", "user_oidc_token", "id")},
             "left": list(self.states),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
 import threading
 import time
@@ -309,6 +310,15 @@ def test_a_start_behind_a_gateway_that_lost_it_is_looked_for(
         assert caught.value.maybe_sent
     assert len(service.service.tasks) == work
     assert len(service.requests(INVOKE[mode])) == 1
+
+
+def test_a_lost_start_is_found_where_the_clock_of_the_service_is_late(service: FaultServer, client: Client) -> None:
+    late = email.utils.formatdate(time.time() - 1200, usegmt=True)
+    service.on("GET /v1/agents", reply(headers={"Date": late}), times=9)
+    service.service.clock = -1200.0
+    service.on(INVOKE["sync"], drop(work=True))
+    client.agents()
+    assert client.invoke("writer", "x", mode="sync").status == "completed"
 
 
 def test_a_connection_reset_before_anything_was_read(service: FaultServer, client: Client) -> None:

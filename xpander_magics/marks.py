@@ -80,6 +80,7 @@ class Marks:
             task = self._service.task(thread, deadline=deadline, paced=False)
             return (task, True) if mark_of(task) == call.mark else (None, False)
         since = (call.sent_at or datetime.now(timezone.utc)) - _CLOCK_SKEW
+        since -= timedelta(seconds=self._service.clock_behind)
         filters = {"agent_id": call.target.id, "from_date": since.isoformat().replace("+00:00", "Z")}
         asked = 0
         for summary in self._service.pages("/v1/tasks", Record, deadline, paced=False, **filters):

@@ -1,15 +1,21 @@
-"""Answers that say no become the errors that they mean. No I/O."""
+"""What an answer says beside its body: that it refuses, and why; what time it is there. No I/O."""
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import json
+import math
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from xpander_magics import errors
 from xpander_magics.safety import Redactor, plain
+
+# The service's clock is read so often, in seconds.
+_CLOCK_SECONDS = 10.0
 
 
 def refusal(
@@ -45,6 +51,29 @@ def refusal(
         maybe_sent=status >= 500 and not (status == 503 and retry_after is not None),
         retry_after=retry_after,
     )
+
+
+class Clock:
+    """How the service's clock goes beside ours, as its answers tell in ``Date``.
+
+    Attributes:
+        behind: by how many seconds the service's clock is behind ours at the most; 0 where it isn't.
+    """
+
+    def __init__(self) -> None:
+        self.behind = 0.0
+        self._due = -math.inf
+
+    def told(self, headers: Mapping[str, str]) -> None:
+        """Looks at an answer's headers, now and then."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _CLOCK_SECONDS
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            theirs = (
+                email.utils.parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else time.time()
+            )
+            self.behind = max(self.behind, time.time() - theirs - 1.0)  # a date has whole seconds
 
 
 def _detail(body: bytes) -> str:

@@ -95,6 +95,11 @@ class Resources:
     def pacer(self, pacer: Pace) -> None:
         self._http.pacer = pacer
 
+    @property
+    def clock_behind(self) -> float:
+        """By how many seconds the service's clock is behind ours, as far as it has told."""
+        return self._http.clock.behind
+
     def reserve(self, jobs: int) -> None:
         """Makes ready for so many threads that use this client at once."""
         self._http.reserve(jobs + 1)  # and whoever started them

@@ -30,7 +30,7 @@ from xpander_magics import errors
 from xpander_magics.bodies import Body, OnAttempt
 from xpander_magics.config import Key, is_loopback
 from xpander_magics.limits import Deadline, Pace, shared_pacer
-from xpander_magics.refusals import refusal
+from xpander_magics.refusals import Clock, refusal
 from xpander_magics.safety import Redactor, plain
 
 _T = TypeVar("_T")
@@ -72,6 +72,7 @@ class Transport:
 
     Attributes:
         pacer: says when a request may be sent; the one that this process has for the service, or another.
+        clock: how the service's clock goes.
     """
 
     def __init__(
@@ -86,12 +87,10 @@ class Transport:
     ) -> None:
         self.base_url = base_url
         self.read_timeout = read_timeout
-        self._connect_timeout = connect_timeout
-        self._retries = retries
+        self._connect_timeout, self._retries = connect_timeout, retries
+        self._key, self._connections = key, connections
         self._redact = Redactor([key.reveal()])
-        self._key = key
-        self._connections = connections
-        self._reserving = threading.Lock()
+        self.clock, self._reserving = Clock(), threading.Lock()
         self._session, self._pid = self._new_session(), os.getpid()
         self.pacer: Pace = shared_pacer(base_url)
 
@@ -246,6 +245,7 @@ class Transport:
             url, params = self._redirected(response, method), None
         else:
             raise errors.ServerError(f"{self._host} redirects in a circle.", status_code=response.status_code)
+        self.clock.told(response.headers)
         refused = self._refusal(response, deadline) if response.status_code >= 300 else None
         self.pacer.told(response.status_code, refused.retry_after if refused else None)
         if refused:

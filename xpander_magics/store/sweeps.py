@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -206,7 +206,7 @@ class Sweeps:
     def claim(self, run: Run, at: datetime) -> bool:
         """Claims a run for this process; see ``claim_in``."""
         with self._store.writing() as connection:
-            return claim_in(connection, run.run_id, run.sent_at, at)
+            return bool(claim_in(connection, [Claim(run.run_id, run.sent_at, at)]))
 
     def release(self, run: Run) -> None:
         """Takes back a claim: the run surely wasn't sent, and is as it was planned."""
@@ -220,11 +220,42 @@ class Sweeps:
             update_in(connection, [row_of(run) for run in runs])
 
 
-def claim_in(connection: Connection, run_id: str, known: datetime | None, at: datetime) -> bool:
-    """Moves a run's ``sent_at`` from what was known of it to ``at``; False where it isn't that any more, or it has
-    ended."""
-    change = {"of_run": run_id, "known": _guard(known), "sent_at": to_microseconds(at)}
-    return connection.execute(_claimed(), change).rowcount == 1
+class Claim(NamedTuple):
+    """A run's ``sent_at`` is to be moved from what is known of it to ``at``."""
+
+    run_id: str
+    known: datetime | None
+    at: datetime
+
+
+def claim_in(connection: Connection, claims: Sequence[Claim]) -> set[str]:
+    """Makes claims; a run whose ``sent_at`` isn't what was known any more, or that has ended, can't be claimed.
+
+    Returns:
+        The ids of those that are claimed, once this is committed.
+    """
+    from sqlalchemy import select
+
+    c = runs_table().c
+    # Locked, in one order, until the commit; SQLite has locked all of it.
+    query = select(c.run_id, c.sent_at, c.status).order_by(c.run_id).with_for_update()
+    stands = {
+        run_id: (sent_at or 0, status)
+        for ids in chunks([claim.run_id for claim in claims])
+        for run_id, sent_at, status in connection.execute(query.where(c.run_id.in_(ids)))
+    }
+    won = {}
+    for claim in claims:
+        sent_at, status = stands.get(claim.run_id, (None, None))
+        if sent_at == _guard(claim.known) and status not in ENDED:
+            won[claim.run_id] = claim
+    changes = [
+        {"of_run": run_id, "known": _guard(claim.known), "sent_at": to_microseconds(claim.at)}
+        for run_id, claim in won.items()
+    ]
+    if changes:
+        connection.execute(_claimed(), changes)
+    return set(won)
 
 
 def row_of(run: Run) -> dict[str, Any]:

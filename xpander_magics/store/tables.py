@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def _once(make: Callable[[], Table]) -> Callable[[], Table]:
     """Makes it when it is first asked for. Threads that ask at once get the same: two would be strangers in a query."""
-    lock, made = threading.Lock(), []
+    lock = threading.Lock()
+    made: list[Table] = []
 
     def get() -> Table:
         if not made:

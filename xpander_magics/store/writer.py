@@ -14,7 +14,7 @@ from typing import Any
 from xpander_magics.errors import StoreError
 from xpander_magics.results import Run, utc_now
 from xpander_magics.store.store import Store
-from xpander_magics.store.sweeps import claim_in, row_of, update_in
+from xpander_magics.store.sweeps import Claim, claim_in, row_of, update_in
 
 
 class _Claim:
@@ -120,17 +120,21 @@ class Writer:
                     self._wake.notify_all()
 
     def _write(self, claims: list[_Claim], rows: list[dict[str, Any]]) -> None:
-        won = []
+        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
+        asked = {
+            claim.run_id: Claim(
+                claim.run_id, claim.known, max(utc_now(), (claim.known or _LONG_AGO) + timedelta(microseconds=1))
+            )
+            for claim in claims
+        }
         with self._store.writing() as connection:
             if rows:
                 update_in(connection, rows)
-            for claim in claims:
-                # Later than what it replaces, even where the clock was put back: equal claims would both hold.
-                at = max(utc_now(), (claim.known or _LONG_AGO) + timedelta(microseconds=1))
-                if claim_in(connection, claim.run_id, claim.known, at):
-                    won.append((claim, at))
-        for claim, at in won:  # once it is committed
-            claim.at = at
+            won = claim_in(connection, list(asked.values())) if asked else set()
+        for claim in claims:  # now that it is committed; of two for one run the first has it
+            if claim.run_id in won:
+                won.discard(claim.run_id)
+                claim.at = asked[claim.run_id].at
 
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
