@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -14,7 +15,9 @@ from xpander_magics.results import Run
 from xpander_magics.store import Store
 
 # So many at a time, and so many before anything is sent.
-_CHUNK, _FIRST = 500, 200
+_CHUNK, _FIRST = 100, 200
+# Seconds before the rest: the first calls leave meanwhile.
+_REST = 0.3
 
 
 class Planned:
@@ -47,7 +50,7 @@ class Planned:
         self._plans: dict[int, Plan] = {}
         self._places = {number: place for place, number in enumerate(self._all)}
         self._done = threading.Condition()
-        self._upto = 0
+        self._upto = self._wanted = 0
 
     def begin(self) -> None:
         """Keeps the first ones now, and the rest meanwhile."""
@@ -61,6 +64,8 @@ class Planned:
         place = self._places.get(number, 0)
         if place >= self._upto:
             with self._done:
+                self._wanted = max(self._wanted, place)
+                self._done.notify_all()
                 self._done.wait_for(lambda: place < self._upto or self._failed)
         if place >= self._upto:
             raise Halted
@@ -71,8 +76,14 @@ class Planned:
 
     def _go_on(self, rest: Iterator[int]) -> None:
         try:
+            pause = _REST
             while chunk := list(islice(rest, _CHUNK)):
+                # What is sent has the processor first, unless it waits for this.
+                with self._done:
+                    self._done.wait_for(lambda: self._wanted >= self._upto, pause)
+                began = time.monotonic()
                 self._keep(chunk)
+                pause = 2 * (time.monotonic() - began)
         except BaseException as error:
             self._fail(error)
             with self._done:

@@ -244,10 +244,10 @@ def claim_in(connection: Connection, claims: Sequence[Claim]) -> set[str]:
         for ids in chunks([claim.run_id for claim in claims])
         for run_id, sent_at, status in connection.execute(query.where(c.run_id.in_(ids)))
     }
-    won = {}
+    won: dict[str, Claim] = {}  # of two for one run, the first
     for claim in claims:
         sent_at, status = stands.get(claim.run_id, (None, None))
-        if sent_at == _guard(claim.known) and status not in ENDED:
+        if claim.run_id not in won and sent_at == _guard(claim.known) and status not in ENDED:
             won[claim.run_id] = claim
     changes = [
         {"of_run": run_id, "known": _guard(claim.known), "sent_at": to_microseconds(claim.at)}

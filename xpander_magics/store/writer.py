@@ -1,13 +1,14 @@
 """Many threads' writes in few transactions.
 
-A commit waits for the disk. What hundreds of threads want written at the same time goes into one
-transaction: a claim waits for it, for a run must be claimed before it is sent; what has become of a run
-doesn't, and of several states of one run only the newest is written.
+A commit waits for the disk. What hundreds of threads want written at about the same time goes into one
+transaction: a claim waits for it, for a run must be claimed before it is sent; what has become of a run is
+written soon, and of several states of one run only the newest.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,16 +17,26 @@ from xpander_magics.results import Run, utc_now
 from xpander_magics.store.store import Store
 from xpander_magics.store.sweeps import Claim, claim_in, row_of, update_in
 
+# So many seconds a state may wait for others. A kernel that dies meanwhile finds it again at the service.
+_SOON = 0.05
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
-class _Claim:
+
+class _Asked:
+    """A claim that is to be made."""
+
     def __init__(self, run: Run) -> None:
         self.run_id, self.known = run.run_id, run.sent_at
-        self.at: datetime | None = None
         self.decided = threading.Event()
+        self.at: datetime | None = None
+
+    def claim(self) -> Claim:
+        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
+        return Claim(self.run_id, self.known, max(utc_now(), (self.known or _LONG_AGO) + timedelta(microseconds=1)))
 
 
 class Writer:
-    """Writes to a store from a thread of its own, until it is closed.
+    """Writes to a store for many threads, until it is closed.
 
     Attributes:
         failure: why nothing can be written any more; None while all is well.
@@ -33,10 +44,10 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._asked: list[_Asked] = []
         self._wake = threading.Condition()
-        self._claims: list[_Claim] = []
         self._rows: dict[str, dict[str, Any]] = {}
-        self._busy = self._closed = self._over = False
+        self._busy = self._hurried = self._over = False
         self.failure: StoreError | None = None
         self._thread = threading.Thread(target=self._work, name="xpander-writer", daemon=True)
         self._thread.start()
@@ -47,19 +58,18 @@ class Writer:
         Raises:
             StoreError: nothing can be written; the run must not be sent.
         """
-        claim = _Claim(run)
+        asked = _Asked(run)
         with self._wake:
             self._check()
             if self._over:
                 raise StoreError("Nothing is claimed any more: the writing to the run store has ended.")
-            self._claims.append(claim)
+            self._asked.append(asked)
             self._wake.notify_all()
-        claim.decided.wait()
-        if self.failure is not None and claim.at is None:
+        asked.decided.wait()
+        if asked.at is None:
             self._check()
-        if claim.at is None:
             return False
-        run.sent_at = claim.at
+        run.sent_at = asked.at
         return True
 
     def update(self, run: Run) -> None:
@@ -68,7 +78,8 @@ class Writer:
         with self._wake:
             if not self._over:
                 self._rows[run.run_id] = row
-                self._wake.notify_all()
+                if len(self._rows) == 1:
+                    self._wake.notify_all()
                 return
         self._store.sweeps.update([run])  # a latecomer's, such as a task's that was stopped at the end
 
@@ -80,12 +91,14 @@ class Writer:
     def flush(self, longest: float | None = None) -> None:
         """Waits until all is written, ``longest`` seconds at most."""
         with self._wake:
-            self._wake.wait_for(lambda: self.failure or not (self._rows or self._claims or self._busy), longest)
+            self._hurried = True
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self.failure or not (self._rows or self._busy), longest)
 
     def close(self) -> None:
         """Writes what is left and ends. Raises StoreError where that wasn't possible."""
         with self._wake:
-            self._closed = True
+            self._over = True
             self._wake.notify_all()
         self._thread.join()
         self._check()
@@ -95,46 +108,44 @@ class Writer:
             raise StoreError(str(self.failure)) from self.failure
 
     def _work(self) -> None:
+        due = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._claims or self._rows or self._closed)
-                claims, self._claims = self._claims, []
-                rows, self._rows = self._rows, {}
-                if not claims and not rows:
-                    self._over = True
+                self._wake.wait_for(lambda: self._asked or self._rows or self._over)
+                self._wake.wait_for(lambda: self._asked or self._over or self._hurried, max(due - time.monotonic(), 0))
+                asked, self._asked = self._asked, []
+                rows: dict[str, dict[str, Any]] = {}
+                if self._over or self._hurried or time.monotonic() >= due:
+                    rows, self._rows, self._hurried = self._rows, {}, False
+                    due = time.monotonic() + _SOON
+                if self._over and not asked and not rows:
                     return
                 self._busy = True
             try:
                 if self.failure is None:
-                    self._write(claims, list(rows.values()))
-            except StoreError as error:
-                self.failure = error
-            except Exception as error:  # a fault of our own; whoever waits for a claim must hear of it
-                self.failure = StoreError(f"The run store can't be written: {type(error).__name__}.")
-                self.failure.__cause__ = error
+                    self._write(asked, list(rows.values()))
+            except Exception as error:
+                self._fail(error)
             finally:
-                for claim in claims:
-                    claim.decided.set()
+                for one in asked:
+                    one.decided.set()
                 with self._wake:
                     self._busy = False
                     self._wake.notify_all()
 
-    def _write(self, claims: list[_Claim], rows: list[dict[str, Any]]) -> None:
-        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
-        asked = {
-            claim.run_id: Claim(
-                claim.run_id, claim.known, max(utc_now(), (claim.known or _LONG_AGO) + timedelta(microseconds=1))
-            )
-            for claim in claims
-        }
+    def _write(self, asked: list[_Asked], rows: list[dict[str, Any]]) -> None:
+        claims = [one.claim() for one in asked]
         with self._store.writing() as connection:
+            won = claim_in(connection, claims) if claims else set()
             if rows:
                 update_in(connection, rows)
-            won = claim_in(connection, list(asked.values())) if asked else set()
-        for claim in claims:  # now that it is committed; of two for one run the first has it
-            if claim.run_id in won:
-                won.discard(claim.run_id)
-                claim.at = asked[claim.run_id].at
+        for one, claim in zip(asked, claims, strict=True):  # now that it is committed
+            if one.run_id in won:
+                won.discard(one.run_id)  # of two for one run, the first has it
+                one.at = claim.at
 
-
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, StoreError):  # a fault of our own; whoever waits must hear of it
+            cause, error = error, StoreError(f"The run store can't be written: {type(error).__name__}.")
+            error.__cause__ = cause
+        self.failure = self.failure or error
