@@ -318,9 +318,11 @@ def test_hostile_text_in_a_terminal(session: Session) -> None:
 
 def test_the_table_has_what_varies(session: Session) -> None:
     text = swept(session)._repr_mimebundle_()["text/plain"].splitlines()
-    assert text[0].split() == ["a", "effort", "status", "result", "seconds", "tokens"]
-    assert [line.split()[:4] for line in text[1:7]] == [
-        [str(n), effort, "completed", "hi"] for n in range(3) for effort in ("low", "high")
+    assert text[0].split() == ["#", "a", "effort", "status", "result", "seconds", "tokens"]
+    assert [line.split()[:5] for line in text[1:7]] == [
+        [str(2 * n + place), str(n), effort, "completed", "hi"]
+        for n in range(3)
+        for place, effort in enumerate(("low", "high"))
     ]
     assert re.fullmatch(r"6 runs: 6 completed · sweep [0-9a-f]{8}", text[7])
 

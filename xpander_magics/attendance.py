@@ -103,17 +103,22 @@ class Attendance(Execution):
         try:
             self.run()
         except Halted:
-            self._ledger.release(self._run)
-            run = self._run
-            run.sent_at, run.status, run.error, run.error_type, run.attempts = None, "planned", None, None, None
+            self._release()
             raise
         except errors.AuthError as error:
             if error.status_code == 401:
+                if self._run.task_id is None:
+                    self._release()  # it is sent once there is a key
                 raise
         except errors.XpanderError as error:
             if error.run is None:
                 raise
         return self._run
+
+    def _release(self) -> None:
+        run = self._run
+        self._ledger.release(run)
+        run.sent_at, run.status, run.error, run.error_type, run.attempts = None, "planned", None, None, None
 
     def stop(self, deadline: Deadline) -> bool:
         """Stops the task if there is one, from another thread; True when it surely doesn't run on."""
@@ -129,6 +134,8 @@ class Attendance(Execution):
         """Ends the following of it soon, from another thread; what is known of it stays."""
         self._cancelled = True
         self._deadline.cancel()
+        if self.is_lost and self._run.status == "planned":
+            self._run.status = "unknown"  # it has left, and its answer may be long in coming
 
     def _limit(self) -> Deadline:
         return self._deadline

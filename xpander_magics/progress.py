@@ -61,7 +61,7 @@ def _counted(count: int, what: str) -> list[str]:
 
 def _used(tally: Tally) -> list[str]:
     tokens = [] if tally.tokens is None else [f"{tally.tokens:,} tokens"]
-    return tokens if tally.cost_usd is None else [*tokens, dollars(tally.cost_usd)]
+    return [*tokens, dollars(tally.cost_usd)] if tally.cost_usd else tokens
 
 
 def _note(tally: Tally) -> str:

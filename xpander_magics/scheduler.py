@@ -7,6 +7,7 @@ anything else while holding it.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ _MOST_STOPPERS = 64
 # A run that another process has claimed is looked at so often, in seconds; a lost one at most so many times.
 _LOOK_AGAIN, _MOST_LOOKS = 2.0, 4
 _TICK = 0.1
+# Trouble of the service is told of for so long, in seconds.
+_FAILS_SECONDS = 20.0
 
 
 class Attended(Protocol):
@@ -103,6 +106,7 @@ class Scheduler:
         self._halted = False
         self._threads = 0
         self._ended = threading.Event()
+        self._ended_at = -math.inf  # when the last run ended
         self._when_ended: Callable[[], None] = lambda: None
 
     def run(self, watch: Callable[[Tally], object], when_ended: Callable[[], None]) -> None:
@@ -128,8 +132,7 @@ class Scheduler:
             while not self._ended.wait(_TICK):
                 tally.seconds = time.monotonic() - began
                 tally.left = time_left(tally.done, tally.total, tally.seconds, tally.reused)
-                refused = self._throttle.limit < self._grid.jobs
-                tally.slowed = f"slowed by the service (429): {self._throttle.limit} at once" if refused else ""
+                tally.slowed = self._slowed()
                 watch(tally)
         except KeyboardInterrupt:
             try:
@@ -141,6 +144,19 @@ class Scheduler:
             raise
         finally:
             tally.seconds, tally.left, tally.slowed = time.monotonic() - began, None, ""
+
+    def _slowed(self) -> str:
+        """What keeps it from going faster."""
+        failed_at = self._client.pacer.failed_at
+        if failed_at > self._ended_at and time.monotonic() - failed_at < _FAILS_SECONDS:
+            return "the service fails, or doesn't answer; it is asked again"
+        with self._lock:
+            if self._later and not self._under_way:
+                rest = max(self._later[0][0] - time.monotonic(), 0.0)
+                return f"making sure of {len(self._later)} whose answer was lost, for {rest:.0f} s"
+        if self._throttle.limit < self._grid.jobs:
+            return f"slowed by the service (429): {self._throttle.limit} at once"
+        return ""
 
     def _work(self) -> None:
         try:
@@ -237,16 +253,14 @@ class Scheduler:
             if later is not None and not self._halted:
                 self._count(number, None)
                 heapq.heappush(self._later, (time.monotonic() + later, number))
-                self.tally.note = f"making sure of {len(self._later)} whose answer was lost"
                 self._lock.notify_all()
                 return
             self._count(number, run)
             if run is not None:
+                self._ended_at = time.monotonic()
                 if len(self._held) > HELD and run.ended:
                     self._held.pop(run.run_id, None)  # the store has it
                 self._throttle.done(run.status == "completed")
-            if not self._later:
-                self.tally.note = ""
             thread = self._grid.thread(number)
             if thread is not None and thread in self._waiting:
                 if self._waiting[thread]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xpander_magics.attendance import Attendance
 from xpander_magics.client import Client
 from xpander_magics.contract import ENDED
-from xpander_magics.errors import ConfigError, XpanderError
+from xpander_magics.errors import AuthError, ConfigError, XpanderError
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Entry, Runs, Sweeping, has_failed
 from xpander_magics.plan import Plan
@@ -176,6 +176,9 @@ class Sweeps:
         if scheduler.failure is not None:
             if isinstance(scheduler.failure, XpanderError):
                 scheduler.failure.runs = runs
+                if isinstance(scheduler.failure, AuthError):
+                    way = f"What is done is kept; then %xpander resume {grid.sweep_id[:8]} goes on."
+                    scheduler.failure.args = (f"{scheduler.failure}\n{way}",)
             raise scheduler.failure
 
 

@@ -23,7 +23,10 @@ def runs_bundle(runs: Runs) -> dict[str, Any]:
     """What a notebook keeps of the runs of a sweep: their first rows, with what varies among them."""
     rows = list(runs[:_ROWS_SHOWN])
     names, cells = _rows_of(rows)
-    told = ", ".join(f"{count:,} {status}" for status, count in runs.statuses().items())
+    counts = runs.statuses()
+    odd = counts.get("completed", 0) - len(runs.completed)
+    told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    told += f" ({odd:,} with an error)" if odd else ""
     head = plain(f"{len(runs):,} run{'s' * (len(runs) != 1)}{f': {told}' if told else ''} · sweep {runs.sweep_id[:8]}")
     more = f"… and {len(runs) - len(rows):,} more: .df has all of them." if len(runs) > len(rows) else ""
     # JupyterLab puts all of a table to the right, which is for numbers.
@@ -77,7 +80,7 @@ def _rows_of(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     }
     # What wasn't asked for is known of those alone that were sent.
     varying = {name: values for name, values in settings.items() if len(set(values) - {None}) > 1}
-    names = [*variables, *varying, "status", "result", "seconds", "tokens"]
+    names = ["#", *variables, *varying, "status", "result", "seconds", "tokens"]  # runs[#] is the row's run
     cells = []
     for number, run in enumerate(runs):
         own = [run.variables.get(name) for name in variables] + [values[number] for values in varying.values()]
@@ -85,7 +88,8 @@ def _rows_of(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         # A failed task's result says why; its error says in more words that it failed, which stands beside it.
         told = run.status == "completed" or (run.error_type == "TaskFailed" and run.result)
         answer = run.result if told else run.error or run.result
-        cells.append([_cut(value) for value in (*own, run.status, answer, seconds, run.total_tokens)])
+        status = f"{run.status}: {run.error_type}" if run.status == "completed" and run.error_type else run.status
+        cells.append([_cut(value) for value in (number, *own, status, answer, seconds, run.total_tokens)])
     return names, cells
 
 
