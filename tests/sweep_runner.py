@@ -291,7 +291,9 @@ class Child:
 
     def result(self) -> Any:
         """What came of the job, once the process has ended; None where it was killed."""
-        line = self._reader.readline()
+        line = ""
+        with contextlib.suppress(ConnectionResetError):  # it was killed before it had read what it was to do
+            line = self._reader.readline()
         with self._sending:
             self._over = True
         self._connection.close()
