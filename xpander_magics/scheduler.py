@@ -117,7 +117,7 @@ class Scheduler:
             when_ended: called once no thread of it works any more; after an interrupt that may be after
                 this has returned.
         """
-        began, tally = time.monotonic(), self.tally
+        began, tally, before = time.monotonic(), self.tally, self.tally.done
         self._when_ended = when_ended
         self._kept.begin()
         wanted = min(self._grid.jobs, tally.not_sent)
@@ -131,7 +131,7 @@ class Scheduler:
             watch(tally)
             while not self._ended.wait(_TICK):
                 tally.seconds = time.monotonic() - began
-                tally.left = time_left(tally.done, tally.total, tally.seconds, tally.reused)
+                tally.left = time_left(tally.done, tally.total, tally.seconds, before)
                 tally.slowed = self._slowed()
                 watch(tally)
         except KeyboardInterrupt:

@@ -47,12 +47,12 @@ class Tally:
         return max(self.total - self.done - self.under_way, 0)
 
 
-def time_left(done: int, total: int, seconds: float, reused: int = 0) -> float | None:
+def time_left(done: int, total: int, seconds: float, before: int = 0) -> float | None:
     """Seconds until the end at the pace so far; None until two that were sent have ended.
 
     Args:
-        reused: so many of those done took no time.
+        before: so many of those done had ended before it began, or were reused.
     """
     if done >= total:
         return 0.0
-    return seconds / (done - reused) * (total - done) if done - reused >= 2 else None
+    return seconds / (done - before) * (total - done) if done - before >= 2 else None
