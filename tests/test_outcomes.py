@@ -20,6 +20,7 @@ from pandas.testing import assert_frame_equal
 import xpander_magics as xp
 from xpander_magics.cell import parse_cell
 from xpander_magics.errors import TaskFailed
+from xpander_magics.grid import Grid
 from xpander_magics.outcomes import HELD, Entry, Runs, has_failed
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
@@ -390,7 +391,7 @@ def large(large_store: str, service: FaultServer, environment: pytest.MonkeyPatc
     session = Session(Settings(base_url=service.url, store=large_store))
     sweep_id = session.store.select(limit=1)[0].sweep_id
     assert sweep_id is not None
-    grid = session._grid_of(sweep_id)
+    grid = Grid.restore(session.store.sweeps.find(sweep_id, service.url).plan, session.client)
     yield Runs(session, sweep_id, [Entry(number, grid.run_id(number)) for number in range(MANY)], {}, grid)
     session.close()
 

@@ -52,6 +52,7 @@ class Attendance(Execution):
     Args:
         settle: seconds after which a call that no task shows up for has surely started none.
         halted: whether nothing more is to be sent.
+        withheld: whether it lacks secrets, and must not be sent as it is.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Attendance(Execution):
         *,
         settle: float,
         halted: Callable[[], bool],
+        withheld: bool = False,
     ) -> None:
         super().__init__(client, ledger.update, plan, None, pause_wait)
         self._ledger = ledger
         self._settle = settle
         self._halted = halted
+        self._withheld = withheld
         self._cancelled = False
         self._deadline = Deadline(plan.timeout, cancellable=True)
         if self._run.sent_at is not None:
@@ -144,9 +147,11 @@ class Attendance(Execution):
         run, call = self._run, self._plan.call
         if run.sent_at is not None:
             self._begun = None  # it was sent from elsewhere, or long ago: how long it took isn't known
-            task_id = run.task_id or self._found(deadline)
-            if task_id is not None:
-                return self._followed(task_id, deadline)
+            found = self._find(deadline) if run.task_id is None else None
+            if run.task_id is not None:
+                return self._followed(run.task_id, deadline, found)
+            if self._withheld:
+                raise Halted
         call.on_leave, call.may_leave = self._leave, self._check_claim
         self._client.wait_turn(call, deadline)
         return self._client.events(call, deadline, self._plan.mode)
@@ -169,21 +174,23 @@ class Attendance(Execution):
         if self._settle and self.settles_in < self._settle / 2:
             raise errors.Timeout("It took too long to be sent.", maybe_sent=False)
 
-    def _found(self, deadline: Deadline) -> str | None:
-        """The task of a run that was claimed; None where it surely has none."""
+    def _find(self, deadline: Deadline) -> Task | None:
+        """The task of a run that was claimed; None where it surely has none, an error where that isn't sure."""
         settled = self.settles_in <= 0
         try:
             task, surely = self._client.marks.look(self._plan.call, deadline, most=_ALL)
         except errors.ServiceError as error:
             raise errors.ConnectionFailed(f"Its task can't be looked for: {error}", maybe_sent=True) from None
         if task is not None:
-            return str(task.id)
-        if not (surely and settled):
+            # From here on it has one, whatever is answered next.
+            self._run.apply_task(Task(self._plan.redact(task.raw)))
+            self._keep()
+        elif not (surely and settled):
             raise errors.ConnectionFailed("Its answer was lost, and no task of it has shown up yet.", maybe_sent=True)
-        return None
+        return task
 
-    def _followed(self, task_id: str, deadline: Deadline) -> Generator[Event]:
-        for event in self._client.follow(task_id, deadline):
+    def _followed(self, task_id: str, deadline: Deadline, found: Task | None) -> Generator[Event]:
+        for event in self._client.follow(task_id, deadline, found):
             mark = mark_of(Task(event.data)) if isinstance(event.data, dict) else None
             if mark not in (None, self._run.run_id):
                 raise errors.NotFoundError(

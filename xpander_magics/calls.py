@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ class Call:
     """
 
     target: Target
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     version: str | None
     mark: str
     attempts: int = 0

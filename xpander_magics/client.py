@@ -283,9 +283,14 @@ class Client(Resources):
             raise error
         return task
 
-    def follow(self, task_id: str, deadline: Deadline) -> Generator[Event]:
-        """The events of a task that was started before, made from what Get Task answers, to ``task_finished``."""
-        return self._followed(functools.partial(self._poll, task_id, deadline), deadline, known=True)
+    def follow(self, task_id: str, deadline: Deadline, found: Task | None = None) -> Generator[Event]:
+        """The events of a task that was started before, made from what Get Task answers, to ``task_finished``.
+
+        Args:
+            found: the task as it was just now; asked for when omitted.
+        """
+        begin = functools.partial(self._poll, task_id, deadline) if found is None else functools.partial(_same, found)
+        return self._followed(begin, deadline, known=True)
 
     def find(self, call: Call, deadline: Deadline, *, once: bool = False) -> Task | None:
         """Looks for the task that a call started, by its mark; None where it doesn't show up.

@@ -85,7 +85,13 @@ class Engine:
 
     def _keep_usage(self, run: Run, task: Task) -> None:
         run.apply_usage(self._client.usage(task.id))
-        self._store.update(run)
+        self._write(run)
+
+    def _write(self, run: Run) -> None:
+        if run.sweep_id is not None:  # others may have it in hand, too
+            self._store.sweeps.update([run])
+        else:
+            self._store.update(run)
 
     def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks the service to stop a run's task, and keeps what it answers; an ended run stays as it is.
@@ -133,4 +139,4 @@ class Engine:
             problem = judge(run, run.request.get("output_schema"), redact)
             if problem is not None:
                 run.error, run.error_type = redact(str(problem)), type(problem).__name__
-        self._store.update(run)
+        self._write(run)

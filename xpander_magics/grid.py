@@ -243,7 +243,10 @@ def make_grid(
     rows = rows_of(options.over, variables) if options.over is not None else [{}]
     names = set().union(*rows) if rows else set()
     compiled = None if options.raw else Template(template)
-    if _varies(options, names):
+    asked = _named_in(options)
+    if len(rows) > 1:
+        _check_repeatable((asked | set(compiled.names if compiled else ())) - names, variables)
+    if asked & names:
         terms = [
             _for_row(row, number, len(rows), options, ChainMap(row, dict(variables)), client, find_run)
             for number, row in enumerate(rows)
@@ -272,6 +275,8 @@ def make_grid(
 def grid_of(rows: Iterable[tuple[str, cell.Options]], client: Client, find_run: Callable[[str], Run | None]) -> Grid:
     """A grid of prompts that have options of their own, all of one run each; nothing in them is rendered."""
     given = list(rows)
+    if not given:
+        raise ConfigError("There are no runs to go on with.")
     terms = [make_terms(replace(options, raw=True), {}, client, find_run) for _, options in given]
     prompts = [prompt for prompt, _ in given]
     for prompt in prompts:
@@ -303,16 +308,24 @@ def _check_even(terms: Sequence[Terms]) -> None:
                 )
 
 
-def _varies(options: cell.Options, names: set[str]) -> bool:
-    """Whether the options mean something else for each row."""
+def _named_in(options: cell.Options) -> set[str]:
+    """The variables that the options name, in their templates or by a name alone."""
     said = options.said()
-    named = {
-        value for name in ("schema", "user", "payload", "mcp", "thread") if isinstance(value := said.get(name), str)
-    }
-    if options.raw:
-        return bool(named & names)
-    texts = itertools.chain.from_iterable(v if isinstance(v, tuple) else (v,) for v in said.values())
-    return bool(named & names) or any(cell.is_template(text) for text in texts)
+    by_name = (said.get(name) for name in ("schema", "user", "payload", "mcp", "thread"))
+    named = {value for value in by_name if isinstance(value, str)}
+    if not options.raw:
+        texts = itertools.chain.from_iterable(v if isinstance(v, tuple) else (v,) for v in said.values())
+        for text in filter(cell.is_template, texts):
+            named |= set(Template(text, what="An option's value").names)
+    return named
+
+
+def _check_repeatable(names: Iterable[str], variables: Mapping[str, Any]) -> None:
+    """Says no to what the first row would use up."""
+    for name in names:
+        if isinstance(variables.get(name), Iterator):
+            kind = type(variables[name]).__name__
+            raise ConfigError(f"{name!r} is a {kind}, which can be read but once, and not for each row: list({name}).")
 
 
 def _inputs(

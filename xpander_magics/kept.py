@@ -56,8 +56,8 @@ class Kept:
         since = utc_now() - _UNHEARD_FOR
         store, url = self._session.store, self._session.client.base_url
         runs = [run for status in WAITING for run in store.select(status=status, limit=_LOOKED_AT) if run.task_id]
-        unheard = [run for status in _UNHEARD for run in store.select(status=status, limit=_LOOKED_AT)]
-        runs += [run for run in unheard if run.sent_at is not None and run.sent_at > since]
+        for status in _UNHEARD:
+            runs += store.select(status=status, limit=_LOOKED_AT, sent_since=since)
         runs = [self._held(run) for run in runs if run.base_url == url]
         return sorted(runs, key=lambda run: run.sent_at or run.created_at or utc_now(), reverse=True)
 

@@ -38,7 +38,7 @@ class XpanderMagics(Magics):
     timeout = Float(600.0, min=0.001, help="Seconds that a run may take.").tag(config=True)
     pause_wait = Float(30.0, min=0.0, help="Seconds to wait for a person where a task is paused.").tag(config=True)
     retries = Integer(5, min=0, help="How often a request is sent again at the most.").tag(config=True)
-    settle = Float(60.0, min=0.0, help="Seconds until a call that no task shows up for has surely started none.").tag(
+    settle = Float(60.0, min=1.0, help="Seconds until a call that no task shows up for has surely started none.").tag(
         config=True
     )
     rate_limit = Float(

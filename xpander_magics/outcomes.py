@@ -39,6 +39,7 @@ class Sweeping(Protocol):
     def retry(self, runs: Runs) -> None: ...
     def go_on(self, runs: Runs) -> None: ...
     def reply_all(self, runs: Runs, text: str) -> Runs: ...
+    def begun(self, runs: Runs) -> None: ...
 
 
 class Runs(Sequence[Run]):
@@ -57,7 +58,8 @@ class Runs(Sequence[Run]):
         self.sweep_id = sweep_id
         self.session = session
         self.grid = grid
-        self.entries = list(entries)
+        self._entries = list(entries)
+        self._replaced: dict[str, str] = {}  # the ids of runs that were tried again; shared with all parts of a sweep
         self.held = held
         self._loaded: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
@@ -74,7 +76,35 @@ class Runs(Sequence[Run]):
         Runs.__init__(self, default_session(), **state)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The places that these are, with the runs that have them now."""
+        if not self._replaced:
+            return self._entries
+        return [Entry(entry.number, self._latest(entry.run_id)) for entry in self._entries]
+
+    @entries.setter
+    def entries(self, entries: Sequence[Entry]) -> None:
+        self._entries = list(entries)
+
+    def replace(self, run_id: str, by: str) -> None:
+        """Puts another run in a run's place, here and in whatever part of the sweep holds it."""
+        if run_id != by:
+            self._replaced[run_id] = by
+
+    def forget_unended(self, run_id: str) -> None:
+        """Lets a run be read from the store again, where this kernel hasn't seen its end."""
+        for kept in (self.held, self._loaded):
+            run = kept.get(run_id)
+            if run is not None and not run.ended:
+                del kept[run_id]
+
+    def _latest(self, run_id: str) -> str:
+        while run_id in self._replaced:
+            run_id = self._replaced[run_id]
+        return run_id
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -86,8 +116,9 @@ class Runs(Sequence[Run]):
         return self._load([self.entries[index]])[0]
 
     def __iter__(self) -> Iterator[Run]:
-        for start in range(0, len(self.entries), _BATCH):
-            yield from self._load(self.entries[start : start + _BATCH])
+        entries = self.entries
+        for start in range(0, len(entries), _BATCH):
+            yield from self._load(entries[start : start + _BATCH])
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses().items())
@@ -191,7 +222,9 @@ class Runs(Sequence[Run]):
         raise error
 
     def _some(self, entries: Sequence[Entry]) -> Runs:
-        return Runs(self.session, self.sweep_id, entries, self.held, self.grid)
+        some = Runs(self.session, self.sweep_id, entries, self.held, self.grid)
+        some._replaced = self._replaced
+        return some
 
     def _load(self, entries: Sequence[Entry]) -> list[Run]:
         """These runs: as this kernel has them, else as the store has, else as they are planned."""

@@ -31,7 +31,7 @@ class Plan:
     """
 
     run: Run
-    call: Call
+    call: Call = field(repr=False)
     mode: str
     timeout: float
     usage: bool
@@ -155,7 +155,8 @@ def _describe(run: Run, call: Call, redact: Redactor) -> None:
 
 def _cache_key(run: Run, call: Call) -> str:
     """Equal for runs that ask the same: of one service and target at one version, with all settings."""
-    body = {name: value for name, value in call.body.items() if name != "title"}
+    # Neither a name for the task nor a token that is new each hour makes it another question.
+    body = {name: value for name, value in call.body.items() if name not in ("title", "user_tokens", "user_oidc_token")}
     body["payload_extension"] = {k: v for k, v in body["payload_extension"].items() if k != MARK}
     version = call.version or call.target.version
     asked = [run.base_url, call.target.kind, call.target.id, version, body, run.repeat]

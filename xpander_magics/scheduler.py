@@ -100,6 +100,7 @@ class Scheduler:
         self._kept = Planned(store, grid, client, numbers, begun, self.fail)
         self._under_way: dict[int, Attended | _Nothing] = {}
         self._later: list[tuple[float, int]] = []
+        self._lost: dict[int, Attended] = {}  # what waits there
         self._looks: dict[int, int] = {}
         self._freed: deque[int] = deque()
         self._waiting: dict[str, deque[int]] = {}  # by the conversations that are busy
@@ -119,13 +120,13 @@ class Scheduler:
         """
         began, tally, before = time.monotonic(), self.tally, self.tally.done
         self._when_ended = when_ended
-        self._kept.begin()
-        wanted = min(self._grid.jobs, tally.not_sent)
-        self._client.reserve(wanted + 4)
-        self._threads = wanted
-        if not wanted:
-            self._last_one_out()
         try:
+            self._kept.begin()
+            wanted = min(self._grid.jobs, tally.not_sent)
+            self._client.reserve(wanted + 4)
+            self._threads = wanted
+            if not wanted:
+                self._last_one_out()
             for number in range(wanted):
                 threading.Thread(target=self._work, name=f"xpander-{number}", daemon=True).start()
             watch(tally)
@@ -143,6 +144,12 @@ class Scheduler:
             self._cancel_all()
             raise
         finally:
+            if not self._threads and not self._ended.is_set():
+                self._last_one_out()
+            with self._lock:
+                for lost in self._lost.values():
+                    count(tally, lost.run_attended.status, lost.run_attended.error_type)
+                self._lost.clear()
             tally.seconds, tally.left, tally.slowed = time.monotonic() - began, None, ""
 
     def _slowed(self) -> str:
@@ -203,7 +210,9 @@ class Scheduler:
 
     def _due(self) -> int | None:
         if self._later and self._later[0][0] <= time.monotonic():
-            return heapq.heappop(self._later)[1]
+            number = heapq.heappop(self._later)[1]
+            self._lost.pop(number, None)
+            return number
         if self._freed:
             return self._freed.popleft()
         for number in self._kept.numbers:
@@ -245,6 +254,7 @@ class Scheduler:
         if not attended.is_lost or looks == _MOST_LOOKS:
             return None
         self._looks[number] = looks + 1
+        self._lost[number] = attended
         self._begun[number] = attended.run_attended
         return max(attended.settles_in, _LOOK_AGAIN * looks) + 0.01
 
@@ -288,6 +298,7 @@ class Scheduler:
             self._halted = True
             self._lock.notify_all()
             under_way = {n: one for n, one in self._under_way.items() if not isinstance(one, _Nothing)}
+            under_way.update(self._lost)  # they may run all the same
             left = [one for n, one in under_way.items() if self._grid.job(n).terms.on_interrupt == "stop"]
             self.tally.note = f"interrupted: {len(left)} under way" if left else "interrupted"
         watch(self.tally)

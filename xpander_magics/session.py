@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from xpander_magics import cell, config
+from xpander_magics import config
 from xpander_magics.cell import Options
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.limits import Impatient
@@ -68,7 +68,7 @@ class Session:
         self._client: Client | None = None
         self._impatient: Client | None = None
         self._store: Store | None = None
-        self._grids: WeakValueDictionary[str, Grid] = WeakValueDictionary()
+        self._grids: dict[str, Grid] = {}  # of the newest sweeps: their records lack what is secret
         self._swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
 
     def configure(self, settings: Settings) -> None:
@@ -227,8 +227,6 @@ class Session:
         listen: Listener | None = None,
     ) -> Run:
         """Sends one prompt; takes its arguments as ``plan`` does, returns and raises as ``Engine.run``."""
-        if options.rpm is not None and not cell.is_amount(options.rpm):
-            raise ConfigError(f"--rpm takes a number of requests above 0, not {options.rpm!r}.")
         plan = self.plan(options, template, variables)
         plan.run.session = self
         if options.cached:
@@ -251,9 +249,14 @@ class Session:
     def sweep(self, grid: Grid, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
         """Sends all of a grid; returns and raises as ``Sweeps.begin``."""
         self._grids[grid.sweep_id] = grid
+        if len(self._grids) > _GRIDS_HELD:
+            del self._grids[next(iter(self._grids))]
         with _watched(watch) as told:
-            runs = self._swept[grid.sweep_id] = self._sweeps(executor).begin(grid, told)
-        return runs
+            return self._sweeps(executor).begin(grid, told)
+
+    def begun(self, runs: Runs) -> None:
+        """Hears of the runs of a sweep before any of it is sent: whatever ends it, they are found again."""
+        self._swept[runs.sweep_id] = runs
 
     def resume(self, ref: str | None, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
         """Goes on with a sweep: the one of this id or its beginning, else the newest that hasn't ended.
@@ -269,19 +272,13 @@ class Session:
         self._resume(runs.sweep_id, runs, watch, None)
 
     def _resume(self, ref: str, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
-        kept = self.store.sweeps.find(ref, self.client.base_url)
-        if kept.base_url != self.client.base_url:
-            raise ConfigError(
-                f"Sweep {kept.sweep_id[:8]} was sent to {kept.base_url}; this kernel now talks to "
-                f"{self.client.base_url}.\n%xpander status shows where requests go."
-            )
-        grid = self._grid_of(kept.sweep_id)
+        grid = self._grid_of(ref)
         with _watched(watch) as told:
-            return self._sweeps(executor).resume(kept.sweep_id, grid, runs, told)
+            return self._sweeps(executor).resume(grid.sweep_id, grid, runs, told)
 
     def retry(self, runs: Runs, watch: Watch | None = None) -> None:
         """Sends those of the runs that failed again; raises as ``Sweeps.retry``."""
-        grid = runs.grid or self._grid_of(runs.sweep_id)
+        grid = self._grid_of(runs.sweep_id, runs.grid)
         with _watched(watch) as told:
             self._sweeps(None).retry(grid, runs, told)
 
@@ -296,13 +293,18 @@ class Session:
         rows = [(text, self._reply_options(run, text)) for run in runs]
         return self.sweep(grid_of(rows, self.client, self._kept), watch)
 
-    def _grid_of(self, sweep_id: str) -> Grid:
+    def _grid_of(self, sweep_id: str, grid: Grid | None = None) -> Grid:
+        """The grid of a kept sweep, which masks today's secrets, too."""
         from xpander_magics.grid import Grid
 
-        grid = self._grids.get(sweep_id)
-        if grid is None:
-            record = self.store.sweeps.find(sweep_id, self.client.base_url).plan
-            grid = self._grids[sweep_id] = Grid.restore(record, self.client)
+        kept = self.store.sweeps.find(sweep_id, self.client.base_url)
+        if kept.base_url != self.client.base_url:
+            raise ConfigError(
+                f"Sweep {kept.sweep_id[:8]} was sent to {kept.base_url}; this kernel now talks to "
+                f"{self.client.base_url}.\n%xpander status shows where requests go."
+            )
+        grid = grid or self._grids.get(sweep_id) or Grid.restore(kept.plan, self.client)
+        grid.redact = grid.redact.joined(self._redactor())
         return grid
 
     def _sweeps(self, executor: Executor | None) -> Sweeps:
@@ -347,6 +349,7 @@ class Session:
         return self.run(self._reply_options(run, text), text, {})
 
     def _reply_options(self, run: Run, text: str) -> Options:
+        from xpander_magics.safety import MASK, strings_in
         from xpander_magics.terms import check_service, options_like
 
         if not isinstance(text, str):
@@ -354,6 +357,11 @@ class Session:
         check_service(run, self.client)
         if run.thread_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
+        if any(MASK in given for name, value in run.request.items() if name != "input" for given in strings_in(value)):
+            raise ConfigError(
+                f"Run {run.run_id[:8]} was sent with a secret, which isn't kept, so its settings can't be sent again.\n"
+                f"Give them anew: %%xpander --thread {run.run_id[:8]} …"
+            )
         return replace(options_like(run), thread=run)
 
     def stop(self, run: Run) -> Run:
@@ -377,6 +385,7 @@ def _watched(watch: Watch | None) -> AbstractContextManager[Watch]:
     return bar() if watch is None else nullcontext(watch)
 
 
+_GRIDS_HELD = 8
 _default: Session | None = None
 
 

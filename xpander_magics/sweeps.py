@@ -73,6 +73,7 @@ class Sweeps:
             grid.reuse = reusable(grid, self._client, self._store)
         self._store.sweeps.add(grid.sweep_id, self._client.base_url, grid.experiment, len(grid), grid.record())
         runs = Runs(self._session, grid.sweep_id, _entries(grid), {}, grid)
+        self._session.begun(runs)
         tally = Tally(total=len(grid))
         for run in self._store.select(run_ids=set(grid.reuse.values())):
             run.reused = True
@@ -85,15 +86,17 @@ class Sweeps:
         """Goes on with a sweep: finished runs are kept, those under way are collected, the others are sent."""
         newest = _newest(self._store.sweeps.states(sweep_id))
         grid.ids = {number: state.run_id for number, state in newest.items()}
-        runs = runs or Runs(self._session, sweep_id, [], {}, grid)
-        runs.grid, runs.entries = grid, _entries(grid)
+        whole = _entries(grid)
+        if runs is None:
+            runs = Runs(self._session, sweep_id, whole, {}, grid)
+        elif len(runs) == len(grid):
+            runs.entries = whole
+        runs.grid = grid
         over = {number for number, state in newest.items() if state.status in ENDED} | grid.reuse.keys()
         begun_ids = [s.run_id for n, s in newest.items() if n not in over and (s.sent_at or s.task_id)]
         begun = {run.number: run for run in self._store.select(run_ids=begun_ids) if run.number is not None}
         for number in over - grid.reuse.keys():  # what ended elsewhere is read anew
-            held = runs.held.get(newest[number].run_id)
-            if held is not None and not held.ended:
-                del runs.held[held.run_id]
+            runs.forget_unended(newest[number].run_id)
         runs.held.update({run.run_id: run for run in begun.values()})
         fresh = [number for number in grid.order() if number not in over and number not in begun]
         tally = Tally(total=len(grid), done=len(grid.reuse), reused=len(grid.reuse))
@@ -102,9 +105,10 @@ class Sweeps:
         if grid.withheld:
             tally.total -= len(fresh)
         self._send(grid, [*begun, *([] if grid.withheld else fresh)], begun, runs, tally, watch)
-        if grid.withheld and fresh:
+        unsent = [*fresh, *(number for number, run in begun.items() if run.status == "planned")]
+        if grid.withheld and unsent:
             raise ConfigError(
-                f"{len(fresh)} runs of sweep {sweep_id[:8]} were never sent, and can't be sent from here: "
+                f"{len(unsent)} runs of sweep {sweep_id[:8]} were never sent, and can't be sent from here: "
                 "they hold secrets, which are never kept.\n"
                 "Run the cell again with --cached: what has completed is reused, and only the others are sent."
             )
@@ -133,12 +137,9 @@ class Sweeps:
         try:
             self._send(again, list(again.ids), begun, runs, Tally(total=len(failed)), watch)
         finally:
-            new = {
-                number: Entry(number, again.ids[number])
-                for number, _ in failed
-                if _is_in(runs.held.get(again.ids[number]))
-            }
-            runs.entries = [e if e.number is None else new.get(e.number, e) for e in runs.entries]
+            for number, run in failed:
+                if _is_in(runs.held.get(again.ids[number])):
+                    runs.replace(run.run_id, again.ids[number])
 
     def _send(
         self, grid: Grid, numbers: list[int], begun: dict[int, Run], runs: Runs, tally: Tally, watch: Watch
@@ -148,7 +149,15 @@ class Sweeps:
         if self._executor is None:
 
             def attended(plan: Plan, halted: Callable[[], bool]) -> Attended:
-                return Attendance(self._client, writer, plan, self._pause_wait, settle=self._settle, halted=halted)
+                return Attendance(
+                    self._client,
+                    writer,
+                    plan,
+                    self._pause_wait,
+                    settle=self._settle,
+                    halted=halted,
+                    withheld=grid.withheld,
+                )
         else:
             from xpander_magics.elsewhere import Elsewhere
 

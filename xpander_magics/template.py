@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import jinja2.exceptions
 import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 
 from xpander_magics.errors import TemplateError, did_you_mean
@@ -56,7 +57,9 @@ class Template:
     def __init__(self, text: str, *, what: str = "The cell") -> None:
         self._what = what
         try:
-            self.names = sorted(jinja2.meta.find_undeclared_variables(_environment().parse(text)))
+            parsed = _environment().parse(text)
+            self.names = sorted(jinja2.meta.find_undeclared_variables(parsed))
+            own = any(name.name == "self" for name in parsed.find_all(jinja2.nodes.Name))
             self._compiled = _environment().from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
@@ -65,6 +68,9 @@ class Template:
             ) from None
         except Exception as error:  # as one whose parts are nested too deep
             raise TemplateError(_broken(what, error)) from None
+
+        if own:
+            raise TemplateError(f"{what} names {{{{ self }}}}, which is Jinja's own. Give the variable another name.")
 
     def used(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the variables that the template names."""

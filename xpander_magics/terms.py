@@ -78,6 +78,8 @@ def make_terms(
     check_choices(options)
     if options.timeout is not None and not cell.is_amount(options.timeout):
         raise ConfigError(f"--timeout takes a number of seconds above 0, not {options.timeout!r}.")
+    if options.rpm is not None and not cell.is_amount(options.rpm):
+        raise ConfigError(f"--rpm takes a number of requests above 0, not {options.rpm!r}.")
     options = options if options.raw else _rendered(options, variables)
     check_choices(options, rendered=True)
     fields = _fields(options, variables)

@@ -27,6 +27,7 @@ class Filter:
     run_ids: Iterable[str] | None
     since: datetime | None
     limit: int | None
+    sent_since: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """All but ``run_ids`` and ``limit``."""
@@ -44,6 +45,8 @@ class Filter:
             found.append(or_(table.c.target == TEXT.pack(self.target), table.c.target_id == TEXT.pack(self.target)))
         if self.tag is not None:  # LIKE would take A for a, in SQLite
             found.append(func.replace(table.c.tags, TAGS.needle(self.tag), "") != table.c.tags)
+        if self.sent_since is not None:
+            found.append(table.c.sent_at >= to_microseconds(self.sent_since.astimezone()))
         if self.since is not None:
             found.append(table.c.added_at >= to_microseconds(self.since.astimezone()))
         return found

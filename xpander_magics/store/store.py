@@ -139,6 +139,7 @@ class Store:
         run_ids: Iterable[str] | None = None,
         since: datetime | None = None,
         limit: int | None = None,
+        sent_since: datetime | None = None,
     ) -> list[Run]:
         """The runs for which all that is given holds, newest last.
 
@@ -151,8 +152,9 @@ class Store:
             run_ids: one of these; ids that aren't there are passed over.
             since: added then or later; a time without a zone is local.
             limit: the newest so many of them.
+            sent_since: sent, or claimed to be, then or later.
         """
-        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
+        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit, sent_since)
         names = [column.name for column in KEPT]
         return [unpack(row) for batch in self._batches(names, which) for row in batch]
 

@@ -261,11 +261,13 @@ def claim_in(connection: Connection, claims: Sequence[Claim]) -> set[str]:
 def row_of(run: Run) -> dict[str, Any]:
     """What ``update_in`` takes, as the run stands now."""
     row = {name: value for name, value in pack(run).items() if name not in PERSONS}
-    return {**row, "of_run": run.run_id, "known": _guard(run.sent_at), "is_over": int(run.ended)}
+    facts = {"is_over": int(run.ended), "has_task": int(run.task_id is not None)}
+    return {**row, "of_run": run.run_id, "known": _guard(run.sent_at), **facts}
 
 
 def update_in(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """Writes runs that were claimed: not over another's claim, and never an end by what came before it."""
+    """Writes runs that were claimed: not over another's claim, never an end by what came before it, and never a
+    run whose task is known by one whose task isn't."""
     # In one order, or two processes would wait for each other's rows.
     connection.execute(_updated(), sorted(rows, key=lambda row: str(row["of_run"])))
 
@@ -299,8 +301,10 @@ def _claimed() -> Update:
 def _updated() -> Update:
     from sqlalchemy import bindparam, or_
 
+    c = runs_table().c
     may_end = or_(_goes_on(), bindparam("is_over") == 1)
-    return runs_table().update().where(runs_table().c.run_id == bindparam("of_run"), _is_known(), may_end)
+    may_forget = or_(c.task_id.is_(None), bindparam("has_task") == 1)
+    return runs_table().update().where(c.run_id == bindparam("of_run"), _is_known(), may_end, may_forget)
 
 
 def _is_known() -> ColumnElement[bool]:

@@ -1,0 +1,184 @@
+"""What went wrong with sweeps once, each by the shortest way there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_server import FaultServer, drop, hang, reply
+
+from xpander_magics.calls import MARK
+from xpander_magics.cell import parse_cell
+from xpander_magics.errors import AuthError, ConfigError, TemplateError
+from xpander_magics.results import Run, utc_now
+from xpander_magics.session import Session, Settings
+from xpander_magics.store import Store
+from xpander_magics.tally import Tally
+
+NOTHING = {"items": [], "total": 0, "page": 1, "per_page": 50, "total_pages": 1}
+SECRET = "s3cr3t-value-of-a-token"
+Make = Callable[..., Session]
+
+
+@pytest.fixture
+def make(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
+    """Sessions that share a store, as kernels do."""
+    environment.setenv("XPANDER_API_KEY", service.key)
+    made: list[Session] = []
+
+    def session(url: str = service.url, settle: float = 0.4) -> Session:
+        settings = Settings(base_url=url, store=f"sqlite:///{tmp_path / 'runs.db'}", settle=settle, retries=0)
+        made.append(Session(settings))
+        made[-1].client.search_pauses = (0.0,)
+        return made[-1]
+
+    yield session
+    for one in made:
+        one.close()
+
+
+def grid(session: Session, line: str, prompt: str = "{{ a }}", **variables: Any) -> Any:
+    return session.grid(parse_cell(f"writer --mode sync {line}"), prompt, variables)
+
+
+def interrupt_when(holds: Callable[[Tally], bool]) -> Callable[[Tally], None]:
+    """A watch that interrupts once."""
+    left = [1]
+
+    def watch(tally: Tally) -> None:
+        if left and holds(tally):
+            left.clear()
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def unwatched(tally: Tally) -> None:
+    pass
+
+
+def marks(service: FaultServer) -> Counter[str]:
+    return Counter(task["payload_extension"][MARK] for task in service.service.tasks.values())
+
+
+def test_a_lost_task_that_was_found_is_not_sent_again_after_a_401(service: FaultServer, make: Make) -> None:
+    service.service.states = [{"status": "executing"}] * 2
+    service.on("POST */invoke", drop(work=True))
+    service.on("GET /v1/tasks", reply(200, NOTHING))
+    service.on("GET /v1/tasks/*", reply(), reply(401, {"detail": "revoked"}))
+    session = make()
+    with pytest.raises(AuthError) as caught:
+        session.sweep(grid(session, "-n 1 --over rows", rows=[{"a": 1}]), unwatched)
+    assert caught.value.runs is not None
+    assert caught.value.runs[0].task_id is not None
+    (run,) = session.resume(None, unwatched)
+    assert run.status == "completed"
+    assert list(marks(service).values()) == [1]
+    assert len(service.requests("POST */invoke")) == 1
+
+
+def test_what_lacks_its_secrets_is_not_sent_by_another_kernel(
+    service: FaultServer, make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("SOME_TOKEN", SECRET)
+    service.on("POST */invoke", hang())
+    first = make()
+    sent = interrupt_when(lambda tally: bool(service.requests("POST */invoke")))
+    runs = first.sweep(grid(first, "-n 2 -j 1 --allow-secrets", a=f"use {SECRET}"), sent)
+    assert len(runs) == 2
+    with pytest.raises(ConfigError, match=r"2 runs of sweep .* hold secrets"):
+        make().resume(runs.sweep_id, unwatched)
+    assert len(service.requests("POST */invoke")) == 1
+    assert {run.status for run in make().store.select()} == {"planned"}
+
+
+def test_what_can_be_read_but_once_is_refused_for_several_rows(service: FaultServer, make: Make) -> None:
+    rows = [{"a": 1}, {"a": 2}]
+    for line in ("--over rows", "--over rows --context '{{ many | join }}'"):
+        prompt = "{{ many | join }}" if "context" not in line else "{{ a }}"
+        with pytest.raises(ConfigError, match=r"'many' is a generator, .* list\(many\)"):
+            grid(make(), line, prompt, rows=rows, many=(n for n in range(3)))
+    assert not service.requests("POST *")
+
+
+def test_a_variable_called_self(make: Make) -> None:
+    with pytest.raises(TemplateError, match=r"names \{\{ self \}\}, which is Jinja's own"):
+        grid(make(), "--over rows", "{{ self }}", rows=[{"self": 1}, {"self": 2}])
+
+
+def test_a_retry_goes_to_no_other_service(service: FaultServer, make: Make) -> None:
+    service.on("POST */invoke", reply(422, {"detail": "no"}))
+    first = make()
+    runs = first.sweep(grid(first, "-n 2", a=1), unwatched)
+    with FaultServer() as other:
+        elsewhere = make(other.url)
+        runs.session = elsewhere
+        with pytest.raises(ConfigError, match="was sent to"):
+            runs.retry()
+        assert not other.requests("POST *")
+
+
+def test_what_a_part_has_retried_the_whole_has(service: FaultServer, make: Make) -> None:
+    service.on("POST */invoke", reply(422, {"detail": "no"}), times=4)
+    session = make()
+    runs = session.sweep(grid(session, "-n 4 -j 1", a=1), unwatched)
+    part = runs[1:3]
+    part.retry()
+    assert [run.status for run in part] == ["completed"] * 2
+    assert [run.status for run in runs] == ["failed", "completed", "completed", "failed"]
+    runs.failed.retry()
+    assert {run.status for run in runs} == {"completed"}
+    assert len(service.requests("POST */invoke")) == 8
+
+
+def test_an_interrupt_stops_what_is_lost(service: FaultServer, make: Make) -> None:
+    service.service.states = [{"status": "executing"}] * 50
+    service.on("POST */invoke", drop(work=True), times=2)
+    service.on("GET /v1/tasks", reply(200, NOTHING), times=2)
+    session = make(settle=60.0)
+    waits = interrupt_when(lambda tally: tally.slowed.startswith("making sure of 2"))
+    runs = session.sweep(grid(session, "-n 2", a=1), waits)
+    assert [run.status for run in runs] == ["stopped"] * 2
+    assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
+
+
+def test_a_key_that_is_new_is_masked_in_a_resumed_sweep(
+    service: FaultServer, make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    service.service.final["result"] = f"the key is {SECRET}"
+    service.on("POST */invoke", reply(401, {"detail": "expired"}))
+    session = make()
+    with pytest.raises(AuthError):
+        session.sweep(grid(session, "-n 2 -j 1", a=1), unwatched)
+    environment.setenv("NEW_TOKEN", SECRET)
+    runs = session.resume(None, unwatched)
+    assert [run.result for run in runs] == ["the key is ***"] * 2
+
+
+def test_the_runs_of_a_sweep_that_a_401_has_ended_are_those_that_go_on(service: FaultServer, make: Make) -> None:
+    service.on("POST */invoke", reply(401, {"detail": "expired"}))
+    session = make()
+    with pytest.raises(AuthError) as caught:
+        session.sweep(grid(session, "-n 2 -j 1", a=1), unwatched)
+    first = caught.value.runs
+    assert first is not None
+    assert first.statuses() == {"planned": 2}
+    assert session.resume(None, unwatched) is first
+    assert first.statuses() == {"completed": 2}
+
+
+def test_who_knows_no_task_does_not_write_over_one_that_is_known(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'runs.db'}")
+    run = Run(sweep_id="s", number=0)
+    store.add([run])
+    assert store.sweeps.claim(run, utc_now())
+    run = store.find(run.run_id)
+    run.task_id, run.status = "task-1", "executing"
+    store.sweeps.update([run])
+    run.task_id, run.status = None, "unknown"
+    store.sweeps.update([run])
+    kept = store.find(run.run_id)
+    assert (kept.task_id, kept.status) == ("task-1", "executing")
