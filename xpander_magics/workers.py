@@ -22,7 +22,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from xpander_magics import errors
@@ -32,9 +31,10 @@ from xpander_magics.config import Key
 from xpander_magics.grid import Job
 from xpander_magics.limits import Deadline, Pace
 from xpander_magics.plan import Plan
-from xpander_magics.results import Run, utc_now
+from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.store import Store
+from xpander_magics.store.sweeps import claim_time
 from xpander_magics.store.tables import paces_table, runs_table
 from xpander_magics.terms import secrets_in
 
@@ -45,7 +45,6 @@ _FRESH = 0.25
 # What a refusal that names no time, and one that names a very long one, holds requests back for.
 _UNTOLD, _LONGEST_HOLD = 1.0, 60.0
 _CONNECTIONS = 64  # an executor may have many threads in a process
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -195,8 +194,7 @@ class _Ledger:
 
     def claim(self, run: Run) -> bool:
         """Claims a run, see ``attendance.Ledger``; raises Halted where nothing is to be sent any more."""
-        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
-        at = max(utc_now(), (run.sent_at or _LONG_AGO) + timedelta(microseconds=1))
+        at = claim_time(run.sent_at)
         if not self._sweeps.claim(run, at):
             return False
         run.sent_at = at

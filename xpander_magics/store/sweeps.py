@@ -12,12 +12,12 @@ import functools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.contract import ENDED
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
-from xpander_magics.results import Run
+from xpander_magics.results import Run, utc_now
 from xpander_magics.store.columns import TEXT, pack
 from xpander_magics.store.filters import chunks
 from xpander_magics.store.store import PERSONS, Store
@@ -218,6 +218,12 @@ class Sweeps:
         """Keeps what has become of runs that this process has claimed; see ``update_in``."""
         with self._store.writing() as connection:
             update_in(connection, [row_of(run) for run in runs])
+
+
+def claim_time(known: datetime | None) -> datetime:
+    """When a claim is made: now, and later than what it replaces even where the clock was put back. Equal claims
+    would both hold."""
+    return utc_now() if known is None else max(utc_now(), known + timedelta(microseconds=1))
 
 
 class Claim(NamedTuple):

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from xpander_magics.errors import StoreError
-from xpander_magics.results import Run, utc_now
+from xpander_magics.results import Run
 from xpander_magics.store.store import Store
-from xpander_magics.store.sweeps import Claim, claim_in, row_of, update_in
+from xpander_magics.store.sweeps import Claim, claim_in, claim_time, row_of, update_in
 
 # So many seconds a state may wait for others. A kernel that dies meanwhile finds it again at the service.
 _SOON = 0.05
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class _Asked:
@@ -31,8 +30,7 @@ class _Asked:
         self.at: datetime | None = None
 
     def claim(self) -> Claim:
-        # Later than what it replaces, even where the clock was put back: equal claims would both hold.
-        return Claim(self.run_id, self.known, max(utc_now(), (self.known or _LONG_AGO) + timedelta(microseconds=1)))
+        return Claim(self.run_id, self.known, claim_time(self.known))
 
 
 class Writer:
