@@ -35,7 +35,6 @@ from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.store import Store
 from xpander_magics.store.sweeps import claim_time
-from xpander_magics.store.tables import paces_table, runs_table
 from xpander_magics.terms import secrets_in
 
 # All in seconds. How often a worker looks whether its kernel was interrupted.
@@ -257,7 +256,6 @@ def _client_of(pid: int, way: Way) -> Client:
 def _opened(way: Way) -> tuple[Client, Store]:
     """The client and the store of this process."""
     with _opening:
-        paces_table(), runs_table()  # made once: two threads that made them would mix theirs in one statement
         return _client_of(os.getpid(), way), _store_of(os.getpid(), way.store)
 
 
