@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from fault_server import KEY
 from sweep_service import SETTLE, Model, SweepService
 
@@ -186,12 +185,13 @@ def same_everywhere(session: Session, runs: Runs) -> Iterator[str]:
     """Where the rows that the sweep's ``Runs`` and the store give are not the same."""
     shown, kept = runs.df, session.store.frame(sweep_id=runs.sweep_id)
     ordered = kept.set_index("run_id").reindex(shown["run_id"]).reset_index()
-    names = ["run_id", "status", "task_id", "result", "error", "error_type", "attempts", "latency_s", "metadata"]
+    # Not how long it took: a thread of an interrupted kernel, which still waits for an answer, may tell that later.
+    names = ["run_id", "status", "task_id", "result", "error", "error_type", "attempts", "metadata"]
     for name in names:
         # Through JSON: what is missing is null then, whatever stands for it.
         if json.loads(shown[name].to_json(date_format="iso")) != json.loads(ordered[name].to_json(date_format="iso")):
             pairs = zip(shown["run_id"], shown["status"], shown[name], ordered[name], strict=True)
-            other = [(i[:8], s, a, b) for i, s, a, b in pairs if not (a == b or (pd.isna(a) and pd.isna(b)))]
+            other = [(i[:8], s, a, b) for i, s, a, b in pairs if repr(a) != repr(b)]
             yield f"{name} is shown and kept differently: {other}"
 
 
