@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,17 +47,24 @@ class Kernel:
         return "".join(out["content"]["text"] for out in outputs if out["msg_type"] == "stream")
 
 
-@pytest.fixture
-def kernel(connected: LocalServer) -> Iterator[Kernel]:
-    """A kernel with the extension loaded, that talks to the server."""
+@contextlib.contextmanager
+def running_kernel() -> Iterator[Kernel]:
+    """A kernel with the extension loaded; it ends at once, and may have been killed before."""
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        running = Kernel(manager, client)
-        running.text(LOAD)
-        yield running
+        kernel = Kernel(manager, client)
+        kernel.text(LOAD)
+        yield kernel
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def kernel(connected: LocalServer) -> Iterator[Kernel]:
+    """A kernel with the extension loaded, that talks to the server."""
+    with running_kernel() as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -14,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pexpect
 import pytest
 from fault_server import reply
-from jupyter_client.manager import start_new_kernel
-from test_kernel import LOAD, Kernel, executed, until
+from test_kernel import LOAD, Kernel, executed, running_kernel, until
 from test_sweep import INVOKE, Watched
-from test_terminal import Terminal, without_codes
+from test_terminal import Terminal, running_terminal, without_codes
 
 from xpander_magics.calls import MARK
 from xpander_magics.client import Client
@@ -29,19 +26,6 @@ from xpander_magics.store import Store
 
 ROWS = "rows = [{'n': n, 'p': {'script': {'delay': 0 if n < 2 else 60}}} for n in range(10)]"
 SWEEP = "%%xpander echo --over rows --payload p -o runs"
-
-
-@contextlib.contextmanager
-def running_kernel() -> Iterator[Kernel]:
-    """A kernel with the extension loaded; it ends at once, and may have been killed before."""
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        kernel = Kernel(manager, client)
-        kernel.text(LOAD)
-        yield kernel
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture
@@ -258,21 +242,8 @@ def test_a_notebook_run_by_papermill(connected: LocalServer, tmp_path: Path) -> 
 
 @pytest.fixture
 def terminal(connected: LocalServer) -> Iterator[Terminal]:
-    options = ["--no-banner", "--no-confirm-exit", "--colors=NoColor", "--HistoryManager.enabled=False"]
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "IPython", *options, "--TerminalInteractiveShell.term_title=False"],
-        env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(40, 160),
-    )
-    try:
-        started = Terminal(child)
-        started.run("%load_ext xpander_magics")
+    with running_terminal() as started:
         yield started
-    finally:
-        child.close(force=True)
 
 
 def test_the_bar_in_a_terminal_overwrites_itself_and_ends_as_one_line(terminal: Terminal) -> None:

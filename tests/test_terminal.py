@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -43,8 +44,9 @@ def without_codes(text: str) -> str:
     return re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>])", "", text).replace("\r", "")
 
 
-@pytest.fixture
-def terminal(connected: LocalServer) -> Iterator[Terminal]:
+@contextlib.contextmanager
+def running_terminal() -> Iterator[Terminal]:
+    """A terminal IPython with the extension loaded."""
     options = ["--no-banner", "--no-confirm-exit", "--colors=NoColor", "--HistoryManager.enabled=False"]
     simple = ["--TerminalInteractiveShell.term_title=False"]
     child = pexpect.spawn(
@@ -61,6 +63,12 @@ def terminal(connected: LocalServer) -> Iterator[Terminal]:
         yield started
     finally:
         child.close(force=True)
+
+
+@pytest.fixture
+def terminal(connected: LocalServer) -> Iterator[Terminal]:
+    with running_terminal() as started:
+        yield started
 
 
 def test_a_stream_in_a_terminal(terminal: Terminal) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import keyword
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics import cell, config, errors
@@ -55,9 +56,10 @@ class Actions:
     def send_sweep(self, options: cell.Options, body: str, variables: Mapping[str, Any], view: str) -> None:
         """``%%xpander`` with several models, rows, repeats: a progress bar, then the runs."""
         grid = self.session.grid(options, body, variables)
-        with self._watching(options.out, view) as watch:
-            runs = self.session.sweep(grid, watch)
-        self._finish(options.out, runs, view)
+        with self._bound(options.out, grid.sweep_id):
+            with self._watching(view) as watch:
+                runs = self.session.sweep(grid, watch)
+            self._finish(options.out, runs, view)
 
     def do_resume(self, command: Command) -> None:
         view = cell.one_of("--view", command.view, cell.VIEWS) or "auto"
@@ -70,25 +72,30 @@ class Actions:
         if view != "none":
             begun = f", begun {kept.added_at:%Y-%m-%d %H:%M} UTC" if kept.added_at else ""
             self._write(f"Going on with sweep {kept.sweep_id[:8]} of {kept.size:,} runs{begun}.\n")
-        with self._watching(name, view) as watch:
-            if isinstance(held, Runs):
-                self.session.go_on(held, watch)
-                runs = held
-            else:
-                runs = self.session.resume(kept.sweep_id, watch)
-        self._finish(name, runs, view)
+        with self._bound(name, kept.sweep_id):
+            with self._watching(view) as watch:
+                if isinstance(held, Runs):
+                    self.session.go_on(held, watch)
+                    runs = held
+                else:
+                    runs = self.session.resume(kept.sweep_id, watch)
+            self._finish(name, runs, view)
 
-    @contextlib.contextmanager
-    def _watching(self, name: str | None, view: str) -> Iterator[Watch]:
-        """A progress bar, while a sweep goes; what was done is bound even if it is stopped by an error."""
+    def _watching(self, view: str) -> AbstractContextManager[Watch]:
+        """A progress bar, while a sweep goes."""
         from xpander_magics.progress import bar
 
+        return bar(view != "none", rich=self._rich)
+
+    @contextlib.contextmanager
+    def _bound(self, name: str | None, sweep_id: str) -> Iterator[None]:
+        """Binds what was done of a sweep whatever stops it: an error, or one interrupt more at its end."""
         try:
-            with bar(view != "none", rich=self._rich) as watch:
-                yield watch
-        except XpanderError as error:
-            if error.runs is not None:
-                self.bind(name, error.runs)
+            yield
+        except BaseException:
+            runs = self.session.swept.get(sweep_id)
+            if runs is not None:
+                self.bind(name, runs)
             raise
 
     def _finish(self, name: str | None, runs: Runs, view: str) -> None:

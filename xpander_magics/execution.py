@@ -179,11 +179,16 @@ class Execution:
         self._settle_answer()
         if deadline.left() <= 0 and isinstance(error, (errors.Timeout, errors.ConnectionFailed)):
             return None if run.status == "paused" else self._timed_out(error)
+        self._settle_status(error)
+        return self._failed(self._with_way_on(error))
+
+    def _settle_status(self, error: errors.ServiceError) -> None:
+        """The status of a run that no more is heard of."""
+        run = self._run
         if run.task_id is None:
             run.status = "unknown" if error.maybe_sent else "failed"
         elif not run.ended:
             run.status = "unknown"
-        return self._failed(self._with_way_on(error))
 
     def _with_way_on(self, error: errors.ServiceError) -> errors.ServiceError:
         if self._run.status == "unknown":
@@ -196,10 +201,7 @@ class Execution:
         stopped = self._stop(Deadline(_STOP_WHEN_TIMED_OUT))
         if run.status == "completed":
             return self._outcome()  # it ended just before it could be stopped
-        if run.task_id is None:
-            run.status = "unknown" if error.maybe_sent else "failed"
-        elif not run.ended:
-            run.status = "unknown"
+        self._settle_status(error)
         what = "its task was stopped" if stopped else "its task could not be stopped"
         if run.task_id is None:
             what = "whether it started a task is not known" if error.maybe_sent else "nothing was started"

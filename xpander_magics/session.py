@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from xpander_magics.local.launch import LocalServer
     from xpander_magics.outcomes import Runs
     from xpander_magics.plan import Plan
+    from xpander_magics.store.sweeps import Kept as KeptSweep
     from xpander_magics.sweeps import Sweeps, Watch
     from xpander_magics.targets import Directory
 
@@ -69,7 +70,8 @@ class Session:
         self._impatient: Client | None = None
         self._store: Store | None = None
         self._grids: dict[str, Grid] = {}  # of the newest sweeps: their records lack what is secret
-        self._swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
+        # The runs of sweeps by their ids, as long as somebody in this kernel holds them.
+        self.swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
 
     def configure(self, settings: Settings) -> None:
         """Takes over changed settings; what was opened with the old ones is closed."""
@@ -256,7 +258,7 @@ class Session:
 
     def begun(self, runs: Runs) -> None:
         """Hears of the runs of a sweep before any of it is sent: whatever ends it, they are found again."""
-        self._swept[runs.sweep_id] = runs
+        self.swept[runs.sweep_id] = runs
 
     def resume(self, ref: str | None, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
         """Goes on with a sweep: the one of this id or its beginning, else the newest that hasn't ended.
@@ -265,20 +267,20 @@ class Session:
             NotFoundError, ConfigError: there is no such sweep, or it is another service's.
         """
         kept = self.store.sweeps.find(ref, self.client.base_url)
-        return self._resume(kept.sweep_id, self._swept.get(kept.sweep_id), watch, executor)
+        return self._resume(kept, self.swept.get(kept.sweep_id), watch, executor)
 
     def go_on(self, runs: Runs, watch: Watch | None = None) -> None:
         """Goes on with the sweep that these runs are of, and makes them all of it."""
-        self._resume(runs.sweep_id, runs, watch, None)
+        self._resume(self.store.sweeps.find(runs.sweep_id, self.client.base_url), runs, watch, None)
 
-    def _resume(self, ref: str, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
-        grid = self._grid_of(ref)
+    def _resume(self, kept: KeptSweep, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
+        grid = self._grid_of(kept)
         with _watched(watch) as told:
             return self._sweeps(executor).resume(grid.sweep_id, grid, runs, told)
 
     def retry(self, runs: Runs, watch: Watch | None = None) -> None:
         """Sends those of the runs that failed again; raises as ``Sweeps.retry``."""
-        grid = self._grid_of(runs.sweep_id, runs.grid)
+        grid = self._grid_of(self.store.sweeps.find(runs.sweep_id, self.client.base_url), runs.grid)
         with _watched(watch) as told:
             self._sweeps(None).retry(grid, runs, told)
 
@@ -293,17 +295,16 @@ class Session:
         rows = [(text, self._reply_options(run, text)) for run in runs]
         return self.sweep(grid_of(rows, self.client, self._kept), watch)
 
-    def _grid_of(self, sweep_id: str, grid: Grid | None = None) -> Grid:
+    def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
         """The grid of a kept sweep, which masks today's secrets, too."""
         from xpander_magics.grid import Grid
 
-        kept = self.store.sweeps.find(sweep_id, self.client.base_url)
         if kept.base_url != self.client.base_url:
             raise ConfigError(
                 f"Sweep {kept.sweep_id[:8]} was sent to {kept.base_url}; this kernel now talks to "
                 f"{self.client.base_url}.\n%xpander status shows where requests go."
             )
-        grid = grid or self._grids.get(sweep_id) or Grid.restore(kept.plan, self.client)
+        grid = grid or self._grids.get(kept.sweep_id) or Grid.restore(kept.plan, self.client)
         grid.redact = grid.redact.joined(self._redactor())
         return grid
 

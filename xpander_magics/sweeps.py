@@ -89,6 +89,7 @@ class Sweeps:
         whole = _entries(grid)
         if runs is None:
             runs = Runs(self._session, sweep_id, whole, {}, grid)
+            self._session.begun(runs)
         elif len(runs) == len(grid):
             runs.entries = whole
         runs.grid = grid
