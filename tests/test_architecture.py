@@ -19,7 +19,7 @@ LAYERS = (
     *("attendance", "tally", "outcomes", "planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("display", "tables", "complete", "actions", "magic", "__init__"),
+    *("display", "tables", "widgets", "complete", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 
@@ -35,7 +35,9 @@ KEEPERS = {
     "sqlalchemy": {"store"},
     "jinja2": {"template"},
     "jsonschema": {"schemas"},
-    "IPython": {"magic", "complete", "display", "tables", "progress"},
+    "IPython": {"magic", "complete", "display", "tables", "progress", "widgets"},
+    "ipywidgets": {"widgets"},
+    "anywidget": {"widgets"},
     "nh3": {"display"},
     "markdown_it": {"display"},
     "fastapi": {"local"},

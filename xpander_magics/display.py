@@ -24,6 +24,7 @@ _TAGS = {
 }
 FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
+_LONGEST_NOTE = 100
 
 
 def safe_html(markdown: str) -> str:
@@ -202,10 +203,10 @@ def as_shown(value: Any) -> str:
 
 def _steps_html(events: list[Event]) -> str:
     """Thoughts and tool calls, folded."""
-    steps = [_step(event) for event in events if event.type in _STEPS]
+    steps = [step for event in events if (step := shown_step(event))]
     if not steps:
         return ""
-    items = "".join(f'<li style="{_PRE}">{escape(step)}</li>' for step in steps)
+    items = "".join(f'<li style="{_PRE}">{escape(f"{kind}: {text}")}</li>' for kind, text in steps)
     return f"<details><summary>{len(steps)} step{'s' * (len(steps) > 1)}</summary><ol>{items}</ol></details>"
 
 
@@ -218,9 +219,37 @@ _STEPS = {
 }
 
 
-def _step(event: Event) -> str:
+def shown_step(event: Event) -> tuple[str, str] | None:
+    """What was done on the way to the answer: of which kind, and what; None where the event tells nothing of it."""
+    if event.type not in _STEPS:
+        return None
     shown = event.data if isinstance(event.data, str) else json.dumps(event.data, ensure_ascii=False)
-    return f"{_STEPS[event.type]}: {shown}"
+    return _STEPS[event.type], plain(shown)
+
+
+def shown_note(run: Run, event: Event) -> str | None:
+    """What is said beside a run that is under way; None where the event changes nothing of it."""
+    if event.type == "auth_event" and isinstance(event.data, Mapping) and event.data.get("auth_url"):
+        return plain(f"Sign in at {event.data['auth_url']} to let it go on.")
+    if event.type != "task_updated":
+        return None
+    doing = run.metadata.get("internal_status")
+    return waiting_for(run) or (plain(doing)[:_LONGEST_NOTE] if isinstance(doing, str) else "")
+
+
+def final_bundle(run: Run, view: str, raised: BaseException | None) -> dict[str, Any]:
+    """What a notebook keeps of a run that has just ended.
+
+    Args:
+        raised: the error that is shown right after this; it isn't said twice.
+    """
+    # The run keeps the error that ended it; another one, as of the store, says something new.
+    return run_bundle(run, view, shown=said_by(run, raised))
+
+
+def said_by(run: Run, raised: BaseException | None) -> set[str]:
+    """What an error that is shown says of the run."""
+    return {run.error} if run.error and run.error_type == type(raised).__name__ else set()
 
 
 def escape(text: str) -> str:
@@ -245,30 +274,32 @@ class Stream:
         self._progress = 0
         self._told: set[str] = set()
 
+    def begin(self, run: Run) -> None:
+        """Called before it is sent."""
+
     def __call__(self, run: Run, event: Event, piece: str) -> None:
         """The engine's listener."""
         if self._view == "none":
             return
-        note = waiting_for(run)
-        if event.type == "auth_event" and isinstance(event.data, Mapping) and event.data.get("auth_url"):
-            note = plain(f"Sign in at {event.data['auth_url']} to let it go on.")
-        if note and note not in self._told:
-            self._told.add(note)
-            self._say(f"\n{note}\n" if self._wrote else f"{note}\n")
-        if event.type == "task_updated" and not self._wrote:
-            self._show_progress(run.metadata.get("internal_status"))
+        note = shown_note(run, event)
+        if note and (event.type == "auth_event" or run.status == "paused"):
+            if note not in self._told:
+                self._told.add(note)
+                self._say(f"\n{note}\n" if self._wrote else f"{note}\n")
+        elif note is not None and not self._wrote:
+            self._show_progress(note)
         if piece:
             self._answer.append(piece)
             self._say(plain(piece))
 
     def _say(self, text: str) -> None:
         self._wrote = True
-        self._show_progress(None)
+        self._show_progress("")
         self._write(text)
 
-    def _show_progress(self, status: Any) -> None:
+    def _show_progress(self, note: str) -> None:
         """What the service says that it is doing, in one line that overwrites itself."""
-        text = plain(status)[:100].replace("\n", " ") if isinstance(status, str) else ""
+        text = note.replace("\n", " ")
         if text or self._progress:
             self._write(f"\r{text:{self._progress}}" + ("" if text else "\r"))
             self._progress = len(text)
@@ -281,23 +312,24 @@ class Stream:
         """
         if self._view == "none":
             return
-        # The run keeps the error that ended it; another one, as of the store, says something new.
-        shown = {run.error} if run.error and run.error_type == type(raised).__name__ else set()
         progressed = bool(self._progress)
-        self._show_progress(None)
+        self._show_progress("")
         if self._rich:
             from IPython.display import clear_output, display
 
             if self._wrote or progressed:
                 clear_output(wait=True)  # type: ignore[no-untyped-call]
-            display(run_bundle(run, self._view, shown=shown), raw=True)  # type: ignore[no-untyped-call]
+            display(final_bundle(run, self._view, raised), raw=True)  # type: ignore[no-untyped-call]
             return
         # In a terminal, what was written while it ran still stands there.
-        shown |= {*self._told, "".join(self._answer)}
+        shown = {*said_by(run, raised), *self._told, "".join(self._answer)}
         if "".join(self._answer) == run.result and not self._renders_json(run):
             self._write("\n" + "\n".join([*map(plain, _notes(run, shown)), facts(run)]) + "\n")
         else:
             self._write(("\n" if self._wrote else "") + as_text(run, self._view, shown=shown) + "\n")
+
+    def close(self) -> None:
+        """Called at the end, however that came."""
 
     def _renders_json(self, run: Run) -> bool:
         return run.output is not None and self._view in ("auto", "json", "table")

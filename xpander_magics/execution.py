@@ -217,7 +217,7 @@ class Execution:
             return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted; its task had ended as {run.status}.")
         if not self._plan.call.attempts:
             done = "Nothing was sent."
-        elif self._plan.on_interrupt == "detach":
+        elif self._plan.on_interrupt == "detach" and not run.stopping:
             done = f"Its task runs on; %xpander show {run.run_id[:8]} collects it."
         elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
             done = "Its task was stopped."

@@ -21,7 +21,9 @@ from xpander_magics.session import Session, Settings, default_session
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from xpander_magics.display import Stream
     from xpander_magics.results import Run
+    from xpander_magics.widgets.live import LiveView
 
 
 @magics_class
@@ -45,6 +47,9 @@ class XpanderMagics(Magics):
         None, allow_none=True, help="Requests a minute that the service allows; 100 if it isn't local. 0: any number."
     ).tag(config=True)
     view = Enum(cell.VIEWS, "auto", help="How answers are shown when --view isn't given.").tag(config=True)
+    widgets = Bool(True, help="Show in a notebook what is under way, and sweeps, as widgets; else as text.").tag(
+        config=True
+    )
     traceback = Bool(False, help="Show the whole traceback of an error.").tag(config=True)
 
     shell: InteractiveShell
@@ -83,21 +88,31 @@ class XpanderMagics(Magics):
             self._send_one(options, body, variables, view or "auto")
 
     def _send_one(self, options: cell.Options, body: str, variables: dict[str, Any], view: str) -> None:
-        from xpander_magics.display import Stream
-
-        # What it streams it makes safe itself; the carriage return of its progress is its own.
-        stream, bind = Stream(_send, rich=_is_rich(self.shell), view=view), self._actions.bind
+        shown, bind = self._view_of_one(view), self._actions.bind
         try:
-            run = self.session.run(options, body, variables, stream)
+            run = self.session.run(options, body, variables, shown, shown.begin)
         except (XpanderError, errors.Interrupted) as error:
             if error.run is not None:
                 bind(options.out, error.run)
-                stream.finish(error.run, raised=error)
+                shown.finish(error.run, raised=error)
             raise
-        bind(options.out, run)
-        stream.finish(run)
+        else:
+            bind(options.out, run)
+            shown.finish(run)
+        finally:
+            shown.close()
         if run.reused and view != "none":
             _write(_kept_instead(run, options))
+
+    def _view_of_one(self, view: str) -> LiveView | Stream:
+        from xpander_magics.display import Stream
+
+        if self.widgets and view != "none" and _is_rich(self.shell):
+            from xpander_magics.widgets.live import LiveView
+
+            return LiveView(view)
+        # What it streams it makes safe itself; the carriage return of its progress is its own.
+        return Stream(_send, rich=_is_rich(self.shell), view=view)
 
     def _variables(self) -> dict[str, Any]:
         """The notebook's own variables, without ``open``, ``get_ipython`` and the like, which IPython adds."""

@@ -83,6 +83,8 @@ class Run:
             way: thoughts, tools, sub-agents.
         session: what it acts through; in this kernel only.
         reused: whether ``--cached`` gave it out again; in this kernel only.
+        stopping: whether its stop was asked for, so that an interrupt stops it, too, and doesn't leave it; in this
+            kernel only.
     """
 
     run_id: str = field(default_factory=new_run_id)
@@ -144,6 +146,7 @@ class Run:
         # No fields: a copy of a run, in another process perhaps, has none of this kernel's connections.
         self.session: Actions | None = None
         self.reused = False
+        self.stopping = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "session": None}

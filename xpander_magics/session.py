@@ -6,7 +6,7 @@ Everything is opened when it is first needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -227,8 +227,13 @@ class Session:
         template: str,
         variables: Mapping[str, Any],
         listen: Listener | None = None,
+        begun: Callable[[Run], object] = lambda run: None,
     ) -> Run:
-        """Sends one prompt; takes its arguments as ``plan`` does, returns and raises as ``Engine.run``."""
+        """Sends one prompt; takes its arguments as ``plan`` does, returns and raises as ``Engine.run``.
+
+        Args:
+            begun: told of the run right before it is sent; not where a kept one is reused.
+        """
         plan = self.plan(options, template, variables)
         plan.run.session = self
         if options.cached:
@@ -236,6 +241,7 @@ class Session:
             if kept is not None:
                 kept.session, kept.reused = self, True
                 return kept
+        begun(plan.run)
         self.client.pace(options.rpm)
         try:
             return self.engine.run(plan, listen)

@@ -1,0 +1,35 @@
+// Put before each front end: anywidget takes one module, which can't import its neighbours.
+
+// An element. Children that are strings become text, never markup: that is what makes hostile text harmless.
+const el = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
+  return node;
+};
+
+// HTML that the kernel has cleaned (`display.safe_html`), and nothing else, as nodes.
+const cleaned = (html) => {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content;
+};
+
+// Hides what stands in for this view where no widget can run; returns what shows it again.
+const standIn = (root, model) => {
+  const area = root.closest(".jp-OutputArea, .output_wrapper, .output") ?? document;
+  const found = [...area.querySelectorAll(`.${CSS.escape(model.get("stand_in") || "xpander-static-none")}`)];
+  for (const node of found) node.hidden = true;
+  return () => found.forEach((node) => (node.hidden = false));
+};
+
+// The way to the kernel where it is too busy to read messages; the same as the front end's own stop button.
+const interruptKernel = (model) => {
+  const manager = model.widget_manager;
+  const kernel = manager?.kernel ?? manager?.context?.sessionContext?.session?.kernel ?? manager?.comm_manager?.kernel;
+  kernel?.interrupt?.();
+};

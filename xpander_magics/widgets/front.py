@@ -1,0 +1,60 @@
+"""What every widget with a front end of its own has in common: its files, and its static equivalent.
+
+A front end is plain JavaScript and CSS in files beside this one, sent to the browser as it is: nothing is
+loaded from elsewhere. Text that a model, a service or a person wrote goes there as text, and becomes HTML only in
+``display.safe_html``.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from pathlib import Path
+from typing import Any
+
+import anywidget
+from traitlets import Unicode
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@functools.cache
+def source(*names: str) -> str:
+    """The text of files beside this one, one after the other: anywidget takes one module for each widget."""
+    folder = Path(__file__).parent
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+class FrontEnd(anywidget.AnyWidget):
+    """A widget with a front end of its own.
+
+    In a notebook it is two outputs: the view, and what stands in for it wherever no widget can run. The view's
+    front end hides the other while it is shown (``standIn`` in ``common.js``), so that a notebook that is reopened
+    without its kernel, or read at GitHub, still has the facts.
+    """
+
+    stand_in = Unicode().tag(sync=True)
+    """The CSS class of what stands in for this widget."""
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(stand_in=f"xpander-static-{uuid.uuid4().hex[:12]}", **traits)
+
+    def static(self) -> dict[str, Any]:
+        """The same facts as ``text/plain`` and safe ``text/html``; empty where nothing needs to stay."""
+        return {}
+
+    def _ipython_display_(self) -> None:
+        """Called by IPython where this is shown."""
+        from IPython import get_ipython
+        from IPython.display import display
+
+        static = self.static()
+        if not hasattr(get_ipython(), "kernel"):
+            print(static.get("text/plain", ""))
+            return
+        # Without a text of its own, GitHub and the like show nothing of it.
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        display({VIEW: view, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
+        if static:
+            held = f'<div class="xpander-static {self.stand_in}">{static["text/html"]}</div>'
+            display({**static, "text/html": held}, raw=True)  # type: ignore[no-untyped-call]
