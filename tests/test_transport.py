@@ -178,7 +178,8 @@ def test_no_tls_where_it_is_expected(service: FaultServer) -> None:
     mistaken = Transport(https, Key(KEY, "given"), retries=0, connect_timeout=0.5, read_timeout=0.5)
     with pytest.raises(errors.ServiceError):
         get(mistaken)
-    assert not service.log
+    # The random bytes of a TLS greeting may hold a line's end, and so look like a request.
+    assert not [request for request in service.log if request.method.isascii() and request.method.isalpha()]
 
 
 # ---- Retry-After
