@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         why = no_weights()
     if why is None and item.get_closest_marker("postgres") and programs() is None:
         why = "no PostgreSQL server's programs (initdb): `apt-get install postgresql`, or put them on the PATH"
+    if why is None and item.get_closest_marker("browser"):
+        why = no_browser()
     if why is not None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
 
@@ -60,6 +63,17 @@ def no_weights() -> str | None:
     except ConfigError as error:
         return f"no weights: {error}"
     return None
+
+
+@functools.cache
+def no_browser() -> str | None:
+    """Why no front end can be opened in a browser, or None."""
+    missing = [name for name in ("playwright", "jupyterlab", "notebook", "nbclassic") if find_spec(name) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}; `pip install -e '.[local,test]'`"
+    from front_ends import chromium_path
+
+    return None if chromium_path() else "no Chromium: `apt-get install chromium`, or `playwright install chromium`"
 
 
 @pytest.fixture(scope="session")

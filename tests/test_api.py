@@ -32,6 +32,7 @@ NAMES = [
     "Timeout",
     "XpanderError",
     "__version__",
+    "panel",
     "run",
     "runs",
     "sweep",

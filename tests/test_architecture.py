@@ -16,15 +16,21 @@ LAYERS = (
     *("cell", "commands", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
-    *("attendance", "tally", "outcomes", "planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
+    *("attendance", "tally", "pairs", "votes", "standing", "outcomes", "planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("display", "tables", "widgets", "complete", "actions", "magic", "__init__"),
+    *("display", "matrix", "tables", "widgets", "complete", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 
 # A Run and Runs act and show themselves, and must not pull all that in: these are imported when they do.
-EXCEPTIONS = {("results", "session"), ("results", "display"), ("outcomes", "session"), ("outcomes", "tables")}
+EXCEPTIONS = {
+    ("results", "session"),
+    ("results", "display"),
+    ("outcomes", "session"),
+    ("outcomes", "tables"),
+    ("outcomes", "widgets"),
+}
 # The names of the package itself are fetched from these when they are first asked for.
 PACKAGE_ITSELF = "xpander_magics"
 
@@ -38,6 +44,8 @@ KEEPERS = {
     "IPython": {"magic", "complete", "display", "tables", "progress", "widgets"},
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
+    "statsmodels": {"standing"},
+    "scipy": {"standing"},
     "nh3": {"display"},
     "markdown_it": {"display"},
     "fastapi": {"local"},

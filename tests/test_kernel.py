@@ -145,7 +145,7 @@ def test_interrupt(kernel: Kernel, store: Store, connected: LocalServer) -> None
     kernel.text("s = {'script': {'chunks': ['begun '] + ['x'] * 1000, 'rate': 2}}")
     kernel.client.execute("%%xpander echo --payload s -o run\nhello")
     kept: Run = until(lambda: [run for run in store.select() if run.status == "executing"])[0]
-    until(lambda: "begun" in kernel.client.get_iopub_msg(timeout=20)["content"].get("text", ""))
+    until(lambda: "begun" in live_text(kernel.client.get_iopub_msg(timeout=20)))
     kernel.manager.interrupt_kernel()
     reply = until(lambda: kernel.client.get_shell_msg(timeout=20))["content"]
     assert (reply["status"], reply["ename"]) == ("error", "Interrupted")
@@ -156,6 +156,53 @@ def test_interrupt(kernel: Kernel, store: Store, connected: LocalServer) -> None
     again = store.find(kept.run_id)
     assert (again.status, again.error_type) == ("stopped", "Interrupted")
     assert kernel.text("print(1 + 1)") == "2\n"
+
+
+def live_text(message: dict[str, Any]) -> str:
+    """The text that a message brings to a live view."""
+    data = message["content"].get("data", {})
+    return str(data["content"].get("text", "")) if data.get("method") == "custom" else ""
+
+
+def test_a_live_view_costs_little(kernel: Kernel) -> None:
+    said = "".join(f"word {i} \U0001f600 " for i in range(400))
+    kernel.text(f"s = {{'script': {{'result': {said!r}, 'chunks': 400, 'rate': 200}}}}")
+    _, messages = kernel.run("%%xpander echo --payload s -o run\nhello")
+    news = [message for message in messages if live_text(message)]
+    assert all(live_text(message) in said for message in news)
+    seconds = float(kernel.text("print(run.latency_s)"))
+    assert 2 <= len(news) <= 20 * seconds
+    assert sum(len(live_text(message)) for message in news) <= 3 * len(said)
+    kinds = [message["msg_type"] for message in messages if message["msg_type"] in ("clear_output", "display_data")]
+    # The view, what stands in for it; then the final rendering, which takes their place.
+    assert kinds == ["display_data", "display_data", "clear_output", "display_data"]
+    assert kernel.text("import threading; print([t.name for t in threading.enumerate() if 'xpander' in t.name])") == "[]\n"
+
+
+def test_a_run_that_ends_at_once_shows_nothing_else(kernel: Kernel) -> None:
+    _, messages = kernel.run("%%xpander echo\nhello")
+    shown = [m["msg_type"] for m in messages if m["msg_type"] not in ("status", "execute_input")]
+    assert shown == ["display_data"]
+
+
+def test_a_machine_that_runs_a_notebook_keeps_little_of_its_live_views(connected: LocalServer) -> None:
+    script = "s = {'script': {'result': 'word ' * 2000, 'chunks': 10, 'rate': 20}}"
+    cells = ["%%xpander echo --payload s\nhello"] * 3
+    notebook = executed(script, *cells)
+    for cell in notebook.cells[2:]:
+        assert [set(out.data) for out in cell.outputs] == [{"text/plain", "text/html"}]
+    # Of the last one its front end; of the others a stub; of none a text.
+    assert len(str(notebook.metadata.get("widgets", ""))) < 20_000
+    assert "word word" not in str(notebook.metadata)
+
+
+def test_without_widgets_a_run_is_text(kernel: Kernel) -> None:
+    kernel.text("%config XpanderMagics.widgets = False")
+    kernel.text("s = {'script': {'chunks': ['one ', 'two '] * 20, 'rate': 50}}")
+    _, messages = kernel.run("%%xpander echo --payload s\nhello")
+    assert not [message for message in messages if message["msg_type"].startswith("comm")]
+    assert "one two" in "".join(m["content"]["text"] for m in messages if m["msg_type"] == "stream")
+    assert [m["msg_type"] for m in messages if m["msg_type"] == "display_data"] == ["display_data"]
 
 
 def test_a_killed_kernel_loses_nothing(kernel: Kernel, store: Store, environment: pytest.MonkeyPatch) -> None:

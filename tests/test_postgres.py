@@ -26,9 +26,11 @@ from test_store import (  # noqa: F401
     prompts,
     second,
     test_a_mistake_of_our_own_is_no_store_error,
+    test_a_second_vote_on_two_runs_takes_the_place_of_ones_first,
     test_add_is_all_or_none,
     test_add_update_find,
     test_an_id_goes_before_a_task_and_a_task_before_a_beginning,
+    test_an_undone_vote_keeps_its_row,
     test_cached,
     test_closed_and_used_again,
     test_errors_show_no_prompt,
@@ -44,6 +46,8 @@ from test_store import (  # noqa: F401
     test_tags_are_found_where_they_are_and_only_there,
     test_update_adds_what_is_not_there,
     test_update_leaves_tags_note_and_scores,
+    test_votes_are_kept_with_who_and_when,
+    test_votes_of_many_runs_come_in_the_order_of_their_casting,
 )
 
 from xpander_magics.errors import StoreError
@@ -240,6 +244,10 @@ def test_the_tables_have_what_is_kept(store: Store, url: str) -> None:
         "runs": {"seq", "added_at", *(column.name for column in KEPT)},
         "sweeps": {"seq", "sweep_id", "added_at", "base_url", "experiment", "size", "ended_at", "plan"},
         "paces": {"service", "next_at", "gap"},
+        "votes": {
+            *("seq", "vote_id", "added_at", "undone_at", "seed", "sweep_id", "left_run", "right_run", "choice"),
+            "voter",
+        },
     }
 
 

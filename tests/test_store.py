@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, inspect, text
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
-from xpander_magics.results import Run, new_run_id
+from xpander_magics.results import Run, new_run_id, utc_now
 from xpander_magics.store import Store
 from xpander_magics.store.columns import COLUMNS, KEPT
 from xpander_magics.store.migrations import MIGRATIONS, migrate
+from xpander_magics.store.votes import Vote
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -567,6 +569,53 @@ def test_a_mistake_of_our_own_is_no_store_error(store: Store) -> None:
         store.add(["no run"])  # type: ignore[list-item]
 
 
+# ---- votes
+
+
+def test_votes_are_kept_with_who_and_when(store: Store) -> None:
+    before = utc_now()
+    first = Vote("a", "b", "left", "ada", sweep_id="s1", seed=2**63 - 1)
+    second = Vote("b", "c", "both_bad", "\0 Zo\u00eb \ud800" + "x" * 10_000)
+    for vote in (first, second):
+        store.votes.add(vote)
+    assert store.votes.select(["a", "b", "c"]) == [first, second]
+    assert before <= first.added_at <= utc_now()
+    assert first.undone_at is None
+    assert store.votes.select(["a", "b"]) == [first]
+    assert store.votes.select(["a", "c"]) == store.votes.select([]) == []
+
+
+def test_an_undone_vote_keeps_its_row(store: Store) -> None:
+    vote = Vote("a", "b", "left", "ada")
+    store.votes.add(vote)
+    assert store.votes.undo(vote.vote_id)
+    assert not store.votes.undo(vote.vote_id)
+    assert not store.votes.undo("nosuch")
+    assert store.votes.select(["a", "b"]) == []
+    (kept_vote,) = store.votes.select(["a", "b"], undone=True)
+    assert kept_vote.undone_at is not None
+    assert vote.added_at <= kept_vote.undone_at <= utc_now()
+    assert replace(kept_vote, undone_at=None) == vote
+
+
+def test_a_second_vote_on_two_runs_takes_the_place_of_ones_first(store: Store) -> None:
+    others = [Vote("a", "b", "left", "bob"), Vote("a", "c", "left", "ada")]
+    first, second = Vote("a", "b", "left", "ada"), Vote("b", "a", "skip", "ada")
+    for vote in (*others, first, second):
+        store.votes.add(vote)
+    assert store.votes.select(["a", "b", "c"]) == [*others, second]
+    undone = [vote for vote in store.votes.select(["a", "b", "c"], undone=True) if vote.undone_at]
+    assert [vote.vote_id for vote in undone] == [first.vote_id]
+
+
+def test_votes_of_many_runs_come_in_the_order_of_their_casting(store: Store) -> None:
+    ids = [f"{number:032x}" for number in range(1200)]
+    votes = [Vote(ids[-number - 1], ids[number], "left", "ada") for number in range(600)]
+    for vote in votes[::200]:
+        store.votes.add(vote)
+    assert store.votes.select(ids) == votes[::200]
+
+
 # ---- migrations
 
 
@@ -580,6 +629,10 @@ def test_the_tables_have_what_is_kept(store: Store, tmp_path: Path) -> None:
         *("seq", "sweep_id", "added_at", "base_url", "experiment", "size", "ended_at", "plan")
     }
     assert {column["name"] for column in found.get_columns("paces")} == {"service", "next_at", "gap"}
+    assert {column["name"] for column in found.get_columns("votes")} == {
+        *("seq", "vote_id", "added_at", "undone_at", "seed", "sweep_id", "left_run", "right_run", "choice", "voter")
+    }
+    assert {index["name"] for index in found.get_indexes("votes")} == {"votes_vote_id", "votes_left_run"}
     assert len(COLUMNS) == 45
 
 
@@ -628,5 +681,5 @@ def test_a_migration_that_breaks_leaves_the_version_before(store: Store, tmp_pat
 def test_a_newer_store_is_refused(store: Store, tmp_path: Path) -> None:
     store.add([Run()])
     migrate(store._engine().execution_options(writes=True), [*MIGRATIONS, second])
-    with pytest.raises(StoreError, match=r"newer xpander_magics \(its version is 3, .* up to 2\)\. Upgrade"):
+    with pytest.raises(StoreError, match=r"newer xpander_magics \(its version is 4, .* up to 3\)\. Upgrade"):
         Store(url_of(tmp_path)).select()

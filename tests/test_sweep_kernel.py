@@ -23,6 +23,7 @@ from xpander_magics.calls import MARK
 from xpander_magics.client import Client
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.store import Store
+from xpander_magics.widgets.front import VIEW
 
 ROWS = "rows = [{'n': n, 'p': {'script': {'delay': 0 if n < 2 else 60}}} for n in range(10)]"
 SWEEP = "%%xpander echo --over rows --payload p -o runs"
@@ -184,16 +185,24 @@ def test_a_new_kernel_ends_the_sweep_of_a_killed_one(connected: LocalServer, sto
 def test_a_notebook_keeps_one_progress_line_and_the_table(connected: LocalServer) -> None:
     rows = "rows = [{'n': n, 'p': {'script': {'delay': 0.3 * n}}} for n in range(5)]"
     notebook = executed(rows, f"{SWEEP}\n{{{{ n }}}}", "runs", "%%xpander echo -m scripted/echo,scripted/fail\nx")
-    progress, table = notebook.cells[2].outputs
-    assert (progress.output_type, table.output_type) == ("display_data", "display_data")
+    progress, board, table = notebook.cells[2].outputs
+    assert {output.output_type for output in notebook.cells[2].outputs} == {"display_data"}
+    assert set(board.data) == {VIEW, "text/plain"}
     assert re.fullmatch(r"5 runs in \d:\d\d: 5 completed.*", progress.data["text/plain"])
     assert "<progress" not in progress.data["text/html"]
     assert set(table.data) == {"text/plain", "text/html"}
     assert table.data["text/html"].count("<tr>") == 6
     assert '<th>n</th><th style="text-align:left">p</th>' in table.data["text/html"]
-    assert notebook.cells[3].outputs[0].data["text/html"] == table.data["text/html"]
-    assert [output.output_type for output in notebook.cells[4].outputs] == ["display_data", "display_data", "stream"]
-    assert "1 failed; the first: " in notebook.cells[4].outputs[2].text
+    assert notebook.cells[3].outputs[0].data["text/html"] in table.data["text/html"]
+    assert [output.output_type for output in notebook.cells[4].outputs] == [*["display_data"] * 3, "stream"]
+    assert "1 failed; the first: " in notebook.cells[4].outputs[3].text
+
+
+def test_without_widgets_or_with_a_view_a_sweep_is_a_table(connected: LocalServer) -> None:
+    sweep = "%%xpander echo -n 2"
+    notebook = executed(f"{sweep} --view table\nx", "%config XpanderMagics.widgets = False", f"{sweep}\nx")
+    for cell in (notebook.cells[1], notebook.cells[3]):
+        assert [set(output.data) for output in cell.outputs] == [{"text/plain", "text/html"}] * 2
 
 
 def test_the_page_of_a_hostile_sweep_holds_no_script(connected: LocalServer, tmp_path: Path) -> None:
@@ -232,9 +241,9 @@ def test_a_notebook_run_by_papermill(connected: LocalServer, tmp_path: Path) -> 
     )
     done = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     (outputs,) = [cell.outputs for cell in done.cells if cell.source.startswith("%%xpander")]
-    assert [output.output_type for output in outputs] == ["display_data", "display_data"]
+    assert [output.output_type for output in outputs] == ["display_data"] * 3
     assert "3 completed" in outputs[0].data["text/plain"]
-    assert len(re.findall(r"^\d  another ", outputs[1].data["text/plain"], re.MULTILINE)) == 3
+    assert re.search(r"^0–2  another  3×     completed  another ", outputs[2].data["text/plain"], re.MULTILINE)
 
 
 # ---- a terminal

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xpander_magics.errors import XpanderError as XpanderError
     from xpander_magics.outcomes import Runs as Runs
     from xpander_magics.results import Run as Run
+    from xpander_magics.widgets.panel import panel as panel
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _HOME = {
     "results": ("Run",),
     "outcomes": ("Runs",),
     "api": ("run", "runs", "sweep"),
+    "widgets.panel": ("panel",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

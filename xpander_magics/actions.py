@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import keyword
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from xpander_magics.store import Store
     from xpander_magics.sweeps import Watch
 
+# A sweep of more runs is shown by its first; runs.board() shows all of any.
+_ON_A_BOARD = 1_000
+
 
 class Actions:
     """The commands of one notebook.
@@ -30,15 +32,23 @@ class Actions:
         variables: the notebook's.
         send: writes text to the cell's output, as it is.
         rich: whether outputs go to a notebook.
+        widgets: whether it may show widgets.
     """
 
     def __init__(
-        self, session: Session, variables: dict[str, Any], send: Callable[[str], object], *, rich: bool
+        self,
+        session: Session,
+        variables: dict[str, Any],
+        send: Callable[[str], object],
+        *,
+        rich: bool,
+        widgets: bool = False,
     ) -> None:
         self.session = session
         self._variables = variables
         self._send = send
         self._rich = rich
+        self._widgets = rich and widgets
 
     def do(self, command: Command) -> Any:
         """Does it; returns what the cell shows."""
@@ -63,7 +73,7 @@ class Actions:
 
     def do_resume(self, command: Command) -> None:
         view = cell.one_of("--view", command.view, cell.VIEWS) or "auto"
-        name = checked_name(command.out)
+        name = cell.checked_name(command.out)
         ref = command.words[0] if command.words else None
         held = self._variables.get(ref) if ref is not None else None
         ref = held.sweep_id if isinstance(held, Runs) else ref
@@ -103,7 +113,8 @@ class Actions:
 
         self.bind(name, runs)
         if view != "none":
-            show_runs(runs, name, self._send, rich=self._rich)
+            as_board = self._widgets and view == "auto" and len(runs) <= _ON_A_BOARD
+            show_runs(runs, name, self._send, rich=self._rich, board=runs.board() if as_board else None)
 
     def do_help(self, command: Command) -> None:
         self._write(command_help(*command.words) + ("" if command.words else "\n" + cell.cell_help()))
@@ -197,10 +208,15 @@ class Actions:
             raise NotFoundError(f"There is no provider {command.words[0]!r}. {hint}")
         return table([model for provider in chosen for model in _models_of(client, provider)], "models")
 
+    def do_panel(self, command: Command) -> Any:
+        from xpander_magics.widgets.panel import Panel
+
+        return Panel(self.session)
+
     def do_runs(self, command: Command) -> Any:
         from xpander_magics.store.columns import STATUSES
 
-        name = checked_name(command.out)
+        name = cell.checked_name(command.out)
         frame = self.session.store.frame(
             experiment=command.experiment,
             tag=command.tag,
@@ -289,6 +305,34 @@ class Actions:
         self._kept.tag(run, tags, remove=command.remove)
         self._write(f"Run {run.run_id[:8]} has the tags: {', '.join(run.tags) or 'none'}.\n")
 
+    def do_vote(self, command: Command) -> Any:
+        from xpander_magics.tables import standing_bundle
+        from xpander_magics.votes import WORDS, Voting
+
+        words = command.words
+        if len(words) > 1:
+            self._cast(command)
+            return None
+        runs = self._kept.runs(words[0] if words else None)
+        if self._widgets:
+            return runs.vote(voter=command.voter, seed=command.seed)
+        voting = Voting(runs, self.session.store, voter=command.voter, seed=command.seed)
+        self._write(standing_bundle(voting.contest, voting.votes())["text/plain"] + "\n")
+        self._write(f"{voting.judged:,} of {voting.total:,} pairs are judged by {voting.voter}. To judge one:\n")
+        self._write(f"%xpander vote RUN RUN {'|'.join(WORDS)}\n")
+        return None
+
+    def _cast(self, command: Command) -> None:
+        from xpander_magics import votes
+
+        if len(command.words) != 3:
+            raise ConfigError(f"%xpander vote takes two runs and one of {', '.join(votes.WORDS)}.")
+        left, right = (self._kept.find(ref) for ref in command.words[:2])
+        vote = votes.cast(self.session.store, left, right, command.words[2], command.voter)
+        told = "Taken back" if command.words[2] == "undo" else "Kept"
+        sides = f"left {vote.left_run[:8]}, right {vote.right_run[:8]}"
+        self._write(f"{told}: {vote.choice.replace('_', ' ')} ({sides}), by {vote.voter}.\n")
+
     @property
     def _kept(self) -> Kept:
         return Kept(self.session, self._variables)
@@ -307,12 +351,6 @@ def _models_of(client: Any, provider: str) -> list[Any]:
 
 def _within(record: Any, part: str, column: str = "conversation") -> Any:
     return type(record)({column: part, **record.raw})
-
-
-def checked_name(name: str | None) -> str | None:
-    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
-        raise ConfigError(f"--out takes a variable's name, not {name!r}.")
-    return name
 
 
 def _chosen(session: Session) -> str:

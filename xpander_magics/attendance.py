@@ -14,7 +14,7 @@ from xpander_magics import errors
 from xpander_magics.calls import mark_of
 from xpander_magics.client import Client
 from xpander_magics.contract import TASK_EVENTS, Event, Task
-from xpander_magics.execution import Execution, judge
+from xpander_magics.execution import Execution, Listener, judge
 from xpander_magics.limits import Deadline
 from xpander_magics.plan import Plan
 from xpander_magics.results import Run, utc_now
@@ -53,6 +53,7 @@ class Attendance(Execution):
         settle: seconds after which a call that no task shows up for has surely started none.
         halted: whether nothing more is to be sent.
         withheld: whether it lacks secrets, and must not be sent as it is.
+        listen: hears each event.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Attendance(Execution):
         settle: float,
         halted: Callable[[], bool],
         withheld: bool = False,
+        listen: Listener | None = None,
     ) -> None:
-        super().__init__(client, ledger.update, plan, None, pause_wait)
+        super().__init__(client, ledger.update, plan, listen, pause_wait)
         self._ledger = ledger
         self._settle = settle
         self._halted = halted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import keyword
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,9 +23,8 @@ ON_INTERRUPT = ("stop", "detach")
 # What the interface has and this version lacks, by what it will come with. One who meets it in the manual
 # is to hear that, not a guess at another name.
 _LATER = {
-    "widgets": ("%xpander panel", "runs.board", "runs.vote"),
     "comparisons": (
-        *("%xpander compare", "%xpander diff", "%xpander score", "%xpander vote", "%xpander plot"),
+        *("%xpander compare", "%xpander diff", "%xpander score", "%xpander plot"),
         *(
             "%xpander export",
             "%xpander report",
@@ -336,6 +336,13 @@ def one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
     if value is None or value in known:
         return value
     raise ConfigError(f"{option} takes {', '.join(known)}; not {value!r}. {did_you_mean(value, known)}".rstrip())
+
+
+def checked_name(name: str | None) -> str | None:
+    """What ``--out`` names, if that is a variable's name; ConfigError where it isn't."""
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise ConfigError(f"--out takes a variable's name, not {name!r}.")
+    return name
 
 
 def option_of(field_name: str) -> str:

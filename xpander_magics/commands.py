@@ -32,6 +32,7 @@ COMMANDS = tuple(
         ("workflows", "", "the workflows, as a DataFrame"),
         ("providers", "", "the providers of models, as a DataFrame"),
         ("models", "[PROVIDER]", "the models of one provider or of all, as a DataFrame"),
+        ("panel", "", "choose a target, a model and an effort, write a prompt, run it: all by clicks and keys"),
         (
             "runs",
             "[--experiment NAME] [--tag T] [--status S] [--target NAME] [--last N] [-o NAME]",
@@ -46,6 +47,11 @@ COMMANDS = tuple(
         ),
         ("usage", "[RUN|RUNS]", "ask what runs used and cost; all of the last 1000 that lack it when none is named"),
         ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
+        (
+            "vote",
+            "[RUNS] [RUN RUN left|right|both-good|both-bad|skip|undo] [--voter NAME] [--seed N]",
+            "judge two answers to the same input, blind; of the newest sweep if no runs are named; or cast one vote",
+        ),
         ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
         ("help", "[COMMAND]", "this help, or a command's"),
     )
@@ -72,6 +78,8 @@ class Command:
     full: bool = False
     remove: bool = False
     clear: bool = False
+    voter: str | None = None
+    seed: int | None = None
 
 
 _COMMAND_FLAGS = ("full", "remove", "clear")
@@ -86,11 +94,12 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     for flag in _COMMAND_FLAGS:
         if f"--{flag}" in usage:
             p.add_argument(f"--{flag}", action="store_true")
-    for option in ("experiment", "tag", "status", "target", "view", "file"):
+    for option in ("experiment", "tag", "status", "target", "view", "file", "voter"):
         if f"--{option} " in usage:
             p.add_argument(f"--{option}")
-    if "--last" in usage:
-        p.add_argument("--last", type=whole)
+    for option in ("last", "seed"):
+        if f"--{option} " in usage:
+            p.add_argument(f"--{option}", type=whole)
     if "-o " in usage:
         p.add_argument("-o", "--out")
     if "--gguf" in usage:
@@ -132,6 +141,8 @@ def _no_command(name: str) -> ConfigError:
 def _most_words(name: str) -> int:
     if name == "tag":
         return 100
+    if name == "vote":
+        return 3
     return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "resume", "help") else 0
 
 

@@ -127,7 +127,7 @@ def _told_by_error(run: Run) -> bool:
 
 def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str:
     """A run for a notebook, as safe HTML; ``shown`` is left out."""
-    parts = ["" if _told_by_error(run) else _answer_html(run, view), _steps_html(run.events)]
+    parts = ["" if _told_by_error(run) else answer_html(run, view), _steps_html(run.events)]
     if _streamed(run):
         parts.insert(0, f'<div style="{_PRE}">{escape(_streamed(run))}</div>')
     for note in _notes(run, shown):
@@ -141,7 +141,8 @@ def run_bundle(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> 
     return {"text/plain": as_text(run, view, shown=shown), "text/html": as_html(run, view, shown=shown)}
 
 
-def _answer_html(run: Run, view: str) -> str:
+def answer_html(run: Run, view: str = "auto") -> str:
+    """The answer alone, as safe HTML: nothing says what run it is of."""
     if not run.result:
         return ""
     if view == "table":

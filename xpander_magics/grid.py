@@ -211,12 +211,18 @@ class Grid:
         terms = [_terms_from(one) for one in told["terms"]]
         return cls(
             **{name: told[name] for name in _RECORDED if name != "reuse"},
-            reuse={int(number): run_id for number, run_id in told["reuse"].items()},
+            reuse=reused_in(record),
             inputs=[Input(*one) for one in told["inputs"]],
             terms=terms,
             redact=redactor(terms, (), client, allow_secrets=True),
             withheld=told["withheld"],
         )
+
+
+def reused_in(record: bytes) -> dict[int, str]:
+    """The kept runs that a sweep took in place of new ones: their ids by their numbers in it."""
+    told = json.loads(zlib.decompress(record).decode("utf-8", "surrogatepass"))
+    return {int(number): run_id for number, run_id in told["reuse"].items()}
 
 
 _RECORDED = ("sweep_id", "template", "repeat", "jobs", "rpm", "timeout", "usage", "cached", "reuse")

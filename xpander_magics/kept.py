@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics import errors
 from xpander_magics.contract import WAITING
-from xpander_magics.outcomes import Runs
+from xpander_magics.outcomes import Entry, Runs
 from xpander_magics.results import Run, utc_now
 
 if TYPE_CHECKING:
@@ -33,6 +33,28 @@ class Kept:
     def find(self, ref: str) -> Run:
         """The run that is meant, as the notebook holds it. Raises as ``Session.find``."""
         return self._held(self._session.find(ref, self._variables))
+
+    def runs(self, ref: str | None) -> Runs:
+        """The runs of a variable, or of the sweep of this id or its beginning, or of the newest sweep.
+
+        The service isn't asked: what waits to be sent is there only if it is kept already.
+
+        Raises:
+            NotFoundError, ConfigError: there is no such sweep, or there are several.
+        """
+        from xpander_magics.grid import reused_in
+        from xpander_magics.sweeps import newest_of
+
+        held = self._variables.get(ref) if ref is not None else None
+        if isinstance(held, Runs):
+            return held
+        sweeps = self._session.store.sweeps
+        kept = sweeps.find(ref, None)
+        ids = {number: state.run_id for number, state in newest_of(sweeps.states(kept.sweep_id)).items()}
+        places = {number: Entry(number, run_id) for number, run_id in ids.items()}
+        places |= {number: Entry(None, run_id) for number, run_id in reused_in(kept.plan).items()}
+        entries = [place for _, place in sorted(places.items())]
+        return self._session.swept.get(kept.sweep_id) or Runs(self._session, kept.sweep_id, entries, {})
 
     def refresh(self, run: Run) -> None:
         """Asks for it again, unless it has ended or was surely never sent."""

@@ -12,7 +12,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Bool, Enum, Float, Integer, Unicode
 
 from xpander_magics import cell, errors
-from xpander_magics.actions import Actions, checked_name
+from xpander_magics.actions import Actions
 from xpander_magics.commands import command_help, parse_command
 from xpander_magics.errors import ConfigError, XpanderError
 from xpander_magics.safety import plain
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from xpander_magics.display import Stream
     from xpander_magics.results import Run
-    from xpander_magics.widgets.live import LiveView
+    from xpander_magics.widgets.running import LiveView
 
 
 @magics_class
@@ -74,7 +74,7 @@ class XpanderMagics(Magics):
         """``%%xpander``: shown as it goes, bound to a name, kept in the store."""
         options = cell.parse_cell(line).over_defaults(self.session.defaults)
         view = "none" if options.quiet else cell.one_of("--view", options.view or self.view, cell.VIEWS)
-        checked_name(options.out)
+        cell.checked_name(options.out)
         if not body.strip():
             raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
         variables = self._variables()
@@ -108,7 +108,7 @@ class XpanderMagics(Magics):
         from xpander_magics.display import Stream
 
         if self.widgets and view != "none" and _is_rich(self.shell):
-            from xpander_magics.widgets.live import LiveView
+            from xpander_magics.widgets.running import LiveView
 
             return LiveView(view)
         # What it streams it makes safe itself; the carriage return of its progress is its own.
@@ -122,7 +122,7 @@ class XpanderMagics(Magics):
 
     @property
     def _actions(self) -> Actions:
-        return Actions(self.session, self.shell.user_ns, _send, rich=_is_rich(self.shell))
+        return Actions(self.session, self.shell.user_ns, _send, rich=_is_rich(self.shell), widgets=self.widgets)
 
     def _command(self, line: str) -> Any:
         return self._actions.do(parse_command(line))

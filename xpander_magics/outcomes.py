@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.grid import Grid
+    from xpander_magics.pairs import Contest
     from xpander_magics.store import Store
     from xpander_magics.store.sweeps import State
+    from xpander_magics.widgets.board import Board
+    from xpander_magics.widgets.vote import VoteView
 
 _BATCH = 500
 # Up to so many runs stay in memory; of a larger sweep, each is read from the store when it is asked for.
@@ -205,6 +208,69 @@ class Runs(Sequence[Run]):
             The new runs. Raises as ``retry``, and ConfigError where one has no conversation.
         """
         return self.session.reply_all(self, text)
+
+    def board(self) -> Board:
+        """These runs as a grid to filter, compare and annotate: inputs by configurations.
+
+        Returns:
+            A widget; where none can run, it shows a table.
+        """
+        from xpander_magics.widgets.board import Board
+
+        return Board(self)
+
+    def vote(self, *, voter: str | None = None, seed: int | None = None) -> VoteView:
+        """Asks which of two answers to the same input is better, without telling whose they are before the vote.
+
+        Args:
+            voter: who judges; the login name when omitted.
+            seed: what order and sides are shuffled with; the same one gives the same session. Kept with the votes.
+
+        Returns:
+            A widget; where none can run, it shows how the votes stand. Its ``cast`` and ``undo`` do what its
+            buttons do.
+
+        Raises:
+            ConfigError: no two of these runs can be compared, or an argument is wrong.
+        """
+        from xpander_magics.votes import Voting
+        from xpander_magics.widgets.vote import VoteView
+
+        return VoteView(Voting(self, self.session.store, sweep_id=self.sweep_id, voter=voter, seed=seed))
+
+    @property
+    def votes(self) -> pd.DataFrame:
+        """The votes on these runs, oldest first, one a row; without those that were taken back.
+
+        The columns are those of ``standing.votes_frame``.
+        """
+        from xpander_magics.standing import votes_frame
+
+        contest = self._contest()
+        return votes_frame(contest, self.session.store.votes.select(contest.answers))
+
+    def win_rates(self) -> pd.DataFrame:
+        """How often each configuration won against each other one, by the votes; see ``standing.win_rates_frame``."""
+        from xpander_magics.standing import win_rates_frame
+
+        contest = self._contest()
+        return win_rates_frame(contest, self.session.store.votes.select(contest.answers))
+
+    def strengths(self) -> pd.DataFrame:
+        """Each configuration's Bradley–Terry strength, by the votes; see ``standing.strengths_frame``.
+
+        Raises:
+            ConfigError: statsmodels is missing.
+        """
+        from xpander_magics.standing import strengths_frame
+
+        contest = self._contest()
+        return strengths_frame(contest, self.session.store.votes.select(contest.answers))
+
+    def _contest(self) -> Contest:
+        from xpander_magics.pairs import Contest
+
+        return Contest(self)
 
     def raise_for_failures(self) -> None:
         """Raises TaskFailed where a run has failed; its ``run`` is the first."""

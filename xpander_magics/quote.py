@@ -103,9 +103,14 @@ def quote(
 
 def told(planned: Plan | Grid, options: Options, client: Client, store: Store) -> str:
     """The prompts, or the first of them, and the quote in words."""
+    return "\n\n".join([*_shown(planned), "\n".join(quoted(planned, options, client, store))]) + "\n"
+
+
+def quoted(planned: Plan | Grid, options: Options, client: Client, store: Store) -> list[str]:
+    """The quote in words, a line a fact."""
     reused: Sequence[str] = ()
     if isinstance(planned, Plan):
-        prompts, count, jobs = [planned.run.prompt or ""], 1, 1
+        count = jobs = 1
         kinds, names = Counter([_kind(planned.run)]), {planned.run.target}
         mode, usage = planned.mode, planned.usage
         kept = store.cached(planned.run.cache_key or "") if options.cached else None
@@ -113,7 +118,6 @@ def told(planned: Plan | Grid, options: Options, client: Client, store: Store) -
             reused, kinds = [kept.run_id], Counter()
     else:
         count, jobs, usage = len(planned), planned.jobs, planned.usage
-        prompts = [planned.redact(one.prompt) for one in planned.inputs[:_PROMPTS_SHOWN]]
         names, mode = {terms.target.name for terms in planned.terms}, planned.terms[0].mode
         kept_ones = reusable(planned, client, store) if planned.cached else {}
         reused = list(kept_ones.values())
@@ -122,13 +126,13 @@ def told(planned: Plan | Grid, options: Options, client: Client, store: Store) -
     found = quote(
         kinds, earlier, mode=mode, usage=usage, rpm=options.rpm, limit=client.rate_limit or None, reused=reused
     )
-    where = ", ".join(sorted(name or "" for name in names)[:3])
-    return "\n\n".join([*_shown(prompts, planned), "\n".join(lines(found, count, where, jobs))]) + "\n"
+    return lines(found, count, ", ".join(sorted(name or "" for name in names)[:3]), jobs)
 
 
-def _shown(prompts: Sequence[str], planned: Plan | Grid) -> list[str]:
+def _shown(planned: Plan | Grid) -> list[str]:
     if isinstance(planned, Plan):
-        return list(prompts)
+        return [planned.run.prompt or ""]
+    prompts = [planned.redact(one.prompt) for one in planned.inputs[:_PROMPTS_SHOWN]]
     many = len(planned.inputs)
     shown = [f"--- input {number + 1} of {many:,}\n{prompt}" for number, prompt in enumerate(prompts)]
     return shown + ([f"--- and {many - len(prompts):,} more"] if many > len(prompts) else [])

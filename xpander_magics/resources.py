@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -50,6 +52,8 @@ class Resources:
         }
         self._key = key_from(self.base_url, api_key)
         self._rated = False
+        self._rates: list[float | None] = []
+        self._rating = threading.Lock()
         self._pacer = shared_pacer(self.base_url)
         self._pacer.set_window(window)
         self._http = Transport(
@@ -85,6 +89,20 @@ class Resources:
         """
         self._rated = per_minute is not None
         self._pacer.set_rate(per_minute)
+
+    @contextlib.contextmanager
+    def paced(self, per_minute: float | None) -> Iterator[None]:
+        """Holds to a rate for a while, as ``pace`` does; where several threads do so at once, to the lowest."""
+        self._rate(lambda: self._rates.append(per_minute))
+        try:
+            yield
+        finally:
+            self._rate(lambda: self._rates.remove(per_minute))
+
+    def _rate(self, change: Callable[[], None]) -> None:
+        with self._rating:
+            change()
+            self.pace(min((rate for rate in self._rates if rate), default=None))
 
     @property
     def pacer(self) -> Pace:

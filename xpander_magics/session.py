@@ -6,6 +6,7 @@ Everything is opened when it is first needed.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from xpander_magics.cell import Options
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.limits import Impatient
 from xpander_magics.results import Run
+from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.store import Store
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Settings:
 
 
 class Session:
-    """What one kernel works with."""
+    """What one kernel works with. A panel asks it from other threads than the cells do."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
@@ -69,6 +71,7 @@ class Session:
         self._client: Client | None = None
         self._impatient: Client | None = None
         self._store: Store | None = None
+        self._opening = threading.RLock()  # two threads that are the first open one client, one store
         self._grids: dict[str, Grid] = {}  # of the newest sweeps: their records lack what is secret
         # The runs of sweeps by their ids, as long as somebody in this kernel holds them.
         self.swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
@@ -94,15 +97,16 @@ class Session:
                 "The local server has ended. %xpander local starts it again; "
                 "%xpander local stop goes back to the configured service."
             )
-        if self._client is None:
-            settings = self.settings
-            self._client = self._connect(
-                connect_timeout=settings.connect_timeout,
-                read_timeout=settings.read_timeout,
-                timeout=settings.timeout,
-                retries=settings.retries,
-            )
-        return self._client
+        with self._opening:
+            if self._client is None:
+                settings = self.settings
+                self._client = self._connect(
+                    connect_timeout=settings.connect_timeout,
+                    read_timeout=settings.read_timeout,
+                    timeout=settings.timeout,
+                    retries=settings.retries,
+                )
+            return self._client
 
     def _connect(self, **settings: Any) -> Client:
         from xpander_magics.client import Client
@@ -117,10 +121,11 @@ class Session:
     @property
     def directory(self) -> Directory:
         """The service's lists for one who won't wait: the completion."""
-        if self._impatient is None:
-            self._impatient = self._connect(connect_timeout=1.0, read_timeout=2.0, retries=0)
-            self._impatient.pacer = Impatient(self._impatient.pacer, 2.0)
-        return self._impatient.directory
+        with self._opening:
+            if self._impatient is None:
+                self._impatient = self._connect(connect_timeout=1.0, read_timeout=2.0, retries=0)
+                self._impatient.pacer = Impatient(self._impatient.pacer, 2.0)
+            return self._impatient.directory
 
     def log_in(self, key: str) -> tuple[str, bool, ServiceError | None]:
         """Tries a key at the configured service, and goes over to both; a key that is refused changes nothing.
@@ -157,9 +162,10 @@ class Session:
     @property
     def store(self) -> Store:
         """The run store."""
-        if self._store is None:
-            self._store = Store(self.settings.store)
-        return self._store
+        with self._opening:
+            if self._store is None:
+                self._store = Store(self.settings.store)
+            return self._store
 
     @property
     def engine(self) -> Engine:
@@ -170,10 +176,11 @@ class Session:
 
     def disconnect(self) -> None:
         """Drops the client; the next call makes one anew."""
-        for client in (self._client, self._impatient):
-            if client is not None:
-                client.close()
-        self._client = self._impatient = None
+        with self._opening:
+            for client in (self._client, self._impatient):
+                if client is not None:
+                    client.close()
+            self._client = self._impatient = None
 
     def start_local(self, agents_file: str | None = None, gguf: Iterable[str] = ()) -> LocalServer:
         """Starts the embedded local server, in place of one already running, and goes over to it."""
@@ -242,11 +249,8 @@ class Session:
                 kept.session, kept.reused = self, True
                 return kept
         begun(plan.run)
-        self.client.pace(options.rpm)
-        try:
+        with self.client.paced(options.rpm):
             return self.engine.run(plan, listen)
-        finally:
-            self.client.pace(None)
 
     def grid(self, options: Options, template: str, variables: Mapping[str, Any]) -> Grid:
         """Options and a prompt made ready to be sent as a sweep; takes its arguments as ``plan`` does."""
@@ -254,13 +258,19 @@ class Session:
 
         return make_grid(self._targeted(options), template, variables, self.client, self._kept)
 
-    def sweep(self, grid: Grid, watch: Watch | None = None, executor: Executor | None = None) -> Runs:
-        """Sends all of a grid; returns and raises as ``Sweeps.begin``."""
+    def sweep(
+        self,
+        grid: Grid,
+        watch: Watch | None = None,
+        executor: Executor | None = None,
+        listen: Listener | None = None,
+    ) -> Runs:
+        """Sends all of a grid; takes ``listen``, returns and raises as ``Sweeps.begin``."""
         self._grids[grid.sweep_id] = grid
         if len(self._grids) > _GRIDS_HELD:
-            del self._grids[next(iter(self._grids))]
+            self._grids.pop(next(iter(self._grids)), None)
         with _watched(watch) as told:
-            return self._sweeps(executor).begin(grid, told)
+            return self._sweeps(executor).begin(grid, told, listen)
 
     def begun(self, runs: Runs) -> None:
         """Hears of the runs of a sweep before any of it is sent: whatever ends it, they are found again."""
@@ -297,8 +307,9 @@ class Session:
     def reply_all(self, runs: Iterable[Run], text: str, watch: Watch | None = None) -> Runs:
         """Goes on with each of several conversations, with each run's own settings."""
         from xpander_magics.grid import grid_of
+        from xpander_magics.terms import reply_options
 
-        rows = [(text, self._reply_options(run, text)) for run in runs]
+        rows = [(text, reply_options(run, text, self.client)) for run in runs]
         return self.sweep(grid_of(rows, self.client, self._kept), watch)
 
     def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
@@ -311,7 +322,7 @@ class Session:
                 f"{self.client.base_url}.\n%xpander status shows where requests go."
             )
         grid = grid or self._grids.get(kept.sweep_id) or Grid.restore(kept.plan, self.client)
-        grid.redact = grid.redact.joined(self._redactor())
+        grid.redact = grid.redact.joined(self.redactor())
         return grid
 
     def _sweeps(self, executor: Executor | None) -> Sweeps:
@@ -353,35 +364,20 @@ class Session:
 
     def reply(self, run: Run, text: str) -> Run:
         """Goes on with a run's conversation, with the same target and settings."""
-        return self.run(self._reply_options(run, text), text, {})
+        from xpander_magics.terms import reply_options
 
-    def _reply_options(self, run: Run, text: str) -> Options:
-        from xpander_magics.safety import MASK, strings_in
-        from xpander_magics.terms import check_service, options_like
-
-        if not isinstance(text, str):
-            raise ConfigError(f"reply takes a text, not a value of type {type(text).__name__}.")
-        check_service(run, self.client)
-        if run.thread_id is None:
-            raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
-        if any(MASK in given for name, value in run.request.items() if name != "input" for given in strings_in(value)):
-            raise ConfigError(
-                f"Run {run.run_id[:8]} was sent with a secret, which isn't kept, so its settings can't be sent again.\n"
-                f"Give them anew: %%xpander --thread {run.run_id[:8]} …"
-            )
-        return replace(options_like(run), thread=run)
+        return self.run(reply_options(run, text, self.client), text, {})
 
     def stop(self, run: Run) -> Run:
         """Stops a run's task."""
-        return self.engine.stop(run, self._redactor())
+        return self.engine.stop(run, self.redactor())
 
     def refresh(self, run: Run) -> Run:
         """Asks how a run's task stands."""
-        return self.engine.refresh(run, self._redactor())
+        return self.engine.refresh(run, self.redactor())
 
-    def _redactor(self) -> Any:
-        from xpander_magics.safety import Redactor, secret_variables
-
+    def redactor(self) -> Redactor:
+        """What masks the key and the secrets of the environment."""
         return Redactor([*self.client.secrets(), *secret_variables().values()])
 
 

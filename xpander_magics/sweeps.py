@@ -11,6 +11,7 @@ from xpander_magics.attendance import Attendance
 from xpander_magics.client import Client
 from xpander_magics.contract import ENDED
 from xpander_magics.errors import AuthError, ConfigError, XpanderError
+from xpander_magics.execution import Listener
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Entry, Runs, Sweeping, has_failed
 from xpander_magics.plan import Plan
@@ -60,8 +61,11 @@ class Sweeps:
 
             check_executor(executor, store)
 
-    def begin(self, grid: Grid, watch: Watch) -> Runs:
+    def begin(self, grid: Grid, watch: Watch, listen: Listener | None = None) -> Runs:
         """Sends all of a grid.
+
+        Args:
+            listen: hears each event of each run, in the thread that attends it; nothing of what an executor runs.
 
         Returns:
             Its runs; after an interrupt, too.
@@ -79,12 +83,13 @@ class Sweeps:
             run.reused = True
             runs.held[run.run_id] = run
         tally.done = tally.reused = len(grid.reuse)
-        self._send(grid, [number for number in grid.order() if number not in grid.reuse], {}, runs, tally, watch)
+        fresh = [number for number in grid.order() if number not in grid.reuse]
+        self._send(grid, fresh, {}, runs, tally, watch, listen)
         return runs
 
     def resume(self, sweep_id: str, grid: Grid, runs: Runs | None, watch: Watch) -> Runs:
         """Goes on with a sweep: finished runs are kept, those under way are collected, the others are sent."""
-        newest = _newest(self._store.sweeps.states(sweep_id))
+        newest = newest_of(self._store.sweeps.states(sweep_id))
         grid.ids = {number: state.run_id for number, state in newest.items()}
         whole = _entries(grid)
         if runs is None:
@@ -143,7 +148,14 @@ class Sweeps:
                     runs.replace(run.run_id, again.ids[number])
 
     def _send(
-        self, grid: Grid, numbers: list[int], begun: dict[int, Run], runs: Runs, tally: Tally, watch: Watch
+        self,
+        grid: Grid,
+        numbers: list[int],
+        begun: dict[int, Run],
+        runs: Runs,
+        tally: Tally,
+        watch: Watch,
+        listen: Listener | None = None,
     ) -> None:
         writer = Writer(self._store)
         attended: Callable[[Plan, Callable[[], bool]], Attended]
@@ -158,6 +170,7 @@ class Sweeps:
                     settle=self._settle,
                     halted=halted,
                     withheld=grid.withheld,
+                    listen=listen,
                 )
         else:
             from xpander_magics.elsewhere import Elsewhere
@@ -174,11 +187,10 @@ class Sweeps:
             held=runs.held,
             tally=tally,
         )
-        self._client.pace(grid.rpm)
         try:
-            scheduler.run(watch, writer.close)
+            with self._client.paced(grid.rpm):
+                scheduler.run(watch, writer.close)
         finally:
-            self._client.pace(None)
             writer.flush(0.5)
             if scheduler.failure is None or not isinstance(scheduler.failure, XpanderError):
                 left = self._store.sweeps.unfinished(grid.sweep_id, len(grid) - len(grid.reuse))
@@ -210,7 +222,7 @@ def _entries(grid: Grid) -> list[Entry]:
     ]
 
 
-def _newest(states: Sequence[State]) -> dict[int, State]:
+def newest_of(states: Sequence[State]) -> dict[int, State]:
     """For each number the run that counts: the newest that has ended or was sent, else the first."""
     newest: dict[int, State] = {}
     for state in states:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xpander_magics.contract import Agent, Model, Provider
@@ -34,7 +35,7 @@ class Target:
 
 
 class Directory:
-    """The service's lists, asked for when needed and kept for five minutes.
+    """The service's lists, asked for when needed and kept for five minutes. Safe to use from many threads.
 
     Args:
         list_kind: lists all agents, or all workflows.
@@ -55,8 +56,8 @@ class Directory:
         self._list_models = list_models
         self._entries: dict[str, tuple[float, list[Agent]]] = {}
         self._by_id: dict[str, tuple[float, Agent]] = {}
-        self._models: dict[str, tuple[float, list[str]]] = {}
-        self._providers: tuple[float, list[str]] | None = None
+        self._models: dict[str, tuple[float, list[Model]]] = {}
+        self._providers: tuple[float, list[Provider]] | None = None
 
     def entries(self, kind: str, *, fresh: bool = False) -> list[Agent]:
         """All agents, or all workflows; asked for again with ``fresh``."""
@@ -99,11 +100,9 @@ class Directory:
         if not name:
             raise ConfigError("A target needs a name: an agent's or a workflow's. %xpander agents lists them.")
         found = self._by_uuid(kinds, name) if _UUID.fullmatch(name) else self._by_name(kinds, name)
-        if found.status is not None and found.status != "ACTIVE":
-            raise InvalidRequestError(
-                f"The {found.kind} {found.name!r} is {found.status}, and only an ACTIVE one can be invoked. "
-                "Activate it at xpander.ai, then try again."
-            )
+        refused = why_not(found)
+        if refused:
+            raise InvalidRequestError(refused)
         version = None if found.version is None else str(found.version)
         return Target(found.kind, found.id, found.name or found.id, version)
 
@@ -159,19 +158,28 @@ class Directory:
                 f"--set 'llm_model_provider=\"{provider}\"' --set 'llm_model_name=\"{model}\"'"
             )
 
+    def providers(self, *, fresh: bool = False) -> list[Provider]:
+        """The providers that have a name; asked for again with ``fresh``."""
+        kept = self._providers
+        if fresh or kept is None or _stale(kept[0]):
+            found = [provider for provider in self._list_providers() if provider.internal_identifier]
+            kept = self._providers = (time.monotonic(), found)
+        return kept[1]
+
     def provider_ids(self) -> list[str]:
         """The names that may stand before the slash of PROVIDER/MODEL."""
-        if self._providers is None or _stale(self._providers[0]):
-            ids = [str(p.internal_identifier) for p in self._list_providers() if p.internal_identifier]
-            self._providers = (time.monotonic(), ids)
-        return self._providers[1]
+        return [str(provider.internal_identifier) for provider in self.providers()]
 
-    def _model_ids(self, provider: str, *, fresh: bool = False) -> list[str]:
+    def models(self, provider: str, *, fresh: bool = False) -> list[Model]:
+        """A provider's models that have a name; asked for again with ``fresh``."""
         kept = self._models.get(provider)
         if fresh or kept is None or _stale(kept[0]):
-            ids = [str(m.model_id) for m in self._list_models(provider) if m.model_id]
-            kept = self._models[provider] = (time.monotonic(), ids)
+            found = [model for model in self._list_models(provider) if model.model_id]
+            kept = self._models[provider] = (time.monotonic(), found)
         return kept[1]
+
+    def _model_ids(self, provider: str, *, fresh: bool = False) -> list[str]:
+        return [str(model.model_id) for model in self.models(provider, fresh=fresh)]
 
     def model_names(self) -> list[str]:
         """Every PROVIDER/MODEL."""
@@ -180,6 +188,30 @@ class Directory:
     def target_names(self) -> list[str]:
         """Every name that ``resolve`` takes without a prefix."""
         return [entry.name for kind in KINDS for entry in self.entries(kind) if entry.name]
+
+
+def why_not(entry: Agent) -> str | None:
+    """Why an agent or a workflow can't be invoked; None where it can."""
+    if entry.status in (None, "ACTIVE"):
+        return None
+    return (
+        f"The {entry.kind} {entry.name!r} is {entry.status}, and only an ACTIVE one can be invoked. "
+        "Activate it at xpander.ai, then try again."
+    )
+
+
+def written(entries: Iterable[Agent]) -> dict[str, Agent]:
+    """These by how a cell names each: by its name where that means no other, else by its kind and its id."""
+    known = list(entries)
+    names = [{str(name).casefold() for name in (e.id, e.unique_name, e.name) if name} for e in known]
+    count = Counter(name for several in names for name in several)
+    found: dict[str, Agent] = {}
+    for entry in known:
+        name = str(entry.name or "")
+        plain = name == name.strip() and name[:1] not in ("", "-") and not name.startswith(("agent:", "workflow:"))
+        alone = plain and "{" not in name and count[name.casefold()] == 1
+        found[name if alone else f"{entry.kind}:{entry.id}"] = entry
+    return found
 
 
 def _matches(entries: list[Agent], name: str) -> list[Agent]:

@@ -44,6 +44,11 @@ def _environment() -> jinja2.Environment:
     return _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
+def own_names() -> set[str]:
+    """What every template has without a variable of that name, such as ``range``."""
+    return set(_environment().globals)
+
+
 class Template:
     """A text with its templates, compiled once to be rendered for many rows.
 

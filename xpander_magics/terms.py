@@ -13,7 +13,7 @@ from xpander_magics.client import Client
 from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES, sendable
 from xpander_magics.errors import ConfigError, NotFoundError, SecretError, did_you_mean
 from xpander_magics.results import Run
-from xpander_magics.safety import is_secret_name, strings_in
+from xpander_magics.safety import MASK, is_secret_name, strings_in
 from xpander_magics.schemas import schema_from
 from xpander_magics.targets import Target
 from xpander_magics.template import render
@@ -322,6 +322,25 @@ def refuse_secrets(prompts: Iterable[str], fields: Mapping[str, Any], secrets: S
         for whose, secret in secrets:
             if secret in text:
                 raise SecretError(f"{what} holds {whose}. Nothing was sent. To send it all the same: --allow-secrets")
+
+
+def reply_options(run: Run, text: str, client: Client) -> cell.Options:
+    """The options that go on with a run's conversation as it was begun; ``text`` is what will be sent.
+
+    Raises:
+        ConfigError: it has no conversation, was sent elsewhere, or with secrets, which aren't kept.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"reply takes a text, not a value of type {type(text).__name__}.")
+    check_service(run, client)
+    if run.thread_id is None:
+        raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
+    if any(MASK in given for name, value in run.request.items() if name != "input" for given in strings_in(value)):
+        raise ConfigError(
+            f"Run {run.run_id[:8]} was sent with a secret, which isn't kept, so its settings can't be sent again.\n"
+            f"Give them anew: %%xpander --thread {run.run_id[:8]} …"
+        )
+    return replace(options_like(run), thread=run)
 
 
 def options_like(run: Run) -> cell.Options:

@@ -98,7 +98,25 @@ _POSTGRESQL_INDEXES = (
 )
 
 
-MIGRATIONS: tuple[Migration, ...] = (first, sweeps)
+def votes(connection: Connection) -> None:
+    """Votes between two answers. What is indexed are ids, which we make: short in every database."""
+    from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
+
+    table = Table(
+        "votes",
+        MetaData(),
+        Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("vote_id", Text, nullable=False),
+        *(Column(name, BigInteger) for name in ("added_at", "undone_at", "seed")),
+        *(Column(name, Text) for name in ("sweep_id", "left_run", "right_run", "choice", "voter")),
+        sqlite_autoincrement=True,
+    )
+    Index("votes_vote_id", table.c.vote_id, unique=True)
+    Index("votes_left_run", table.c.left_run)
+    table.create(connection)
+
+
+MIGRATIONS: tuple[Migration, ...] = (first, sweeps, votes)
 """The first makes version 1 of nothing, the second version 2 of that, and so on."""
 
 

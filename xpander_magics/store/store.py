@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, Insert, Update
 
     from xpander_magics.store.sweeps import Sweeps
+    from xpander_magics.store.votes import Votes
 
 PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
 _inherited: list[Engine] = []  # of the process that this one was forked from; never closed here
@@ -210,6 +211,13 @@ class Store:
         from xpander_magics.store.sweeps import Sweeps
 
         return Sweeps(self)
+
+    @functools.cached_property
+    def votes(self) -> Votes:
+        """The votes that are kept."""
+        from xpander_magics.store.votes import Votes
+
+        return Votes(self)
 
     def close(self) -> None:
         """Closes what is open; the next use opens it again."""

@@ -73,8 +73,9 @@ class Sweeps:
         with self._store.writing() as connection:
             connection.execute(sweeps_table().insert().inline(), [{**row, "plan": plan, "added_at": _now()}])
 
-    def find(self, ref: str | None, base_url: str) -> Kept:
-        """The sweep of this id or its beginning; without one, the newest of this service that hasn't ended.
+    def find(self, ref: str | None, base_url: str | None) -> Kept:
+        """The sweep of this id or its beginning; without one, the newest of this service that hasn't ended, or without
+        a service the newest of all.
 
         Raises:
             NotFoundError: there is none.
@@ -84,12 +85,16 @@ class Sweeps:
 
         table = sweeps_table()
         query = select(table).order_by(table.c.seq.desc()).limit(2)
-        if ref is None:
+        if ref is None and base_url is None:
+            query = query.limit(1)
+        elif ref is None:
             query = query.where(table.c.base_url == base_url, table.c.ended_at.is_(None)).limit(1)
         else:
             query = query.where(table.c.sweep_id.startswith(TEXT.pack(ref), autoescape=True))
         with self._store.reading() as connection:
             found = [row._asdict() for row in connection.execute(query)]
+        if not found and ref is None and base_url is None:
+            raise NotFoundError("No sweep is kept here: several models, efforts, repeats or --over make one.")
         if not found and ref is None:
             raise NotFoundError(f"No sweep of {base_url} is unfinished; there is nothing to go on with.")
         if not found:

@@ -54,3 +54,12 @@ def paces_table() -> Table:
 
     doubles = (Column(name, Double) for name in ("next_at", "gap"))
     return Table("paces", MetaData(), Column("service", Text, primary_key=True), *doubles)
+
+
+@_once
+def votes_table() -> Table:
+    from sqlalchemy import BigInteger, Column, MetaData, Table, Text
+
+    integers = (Column(name, BigInteger) for name in ("added_at", "undone_at", "seed"))
+    texts = (Column(name, Text) for name in ("vote_id", "sweep_id", "left_run", "right_run", "choice", "voter"))
+    return Table("votes", MetaData(), Column("seq", BigInteger, primary_key=True), *integers, *texts)

@@ -19,12 +19,14 @@ const cleaned = (html) => {
   return template.content;
 };
 
-// Hides what stands in for this view where no widget can run; returns what shows it again.
+// Hides what stands in for this view where no widget can run, with the output that holds it, whenever that comes;
+// returns what shows it again.
 const standIn = (root, model) => {
-  const area = root.closest(".jp-OutputArea, .output_wrapper, .output") ?? document;
-  const found = [...area.querySelectorAll(`.${CSS.escape(model.get("stand_in") || "xpander-static-none")}`)];
-  for (const node of found) node.hidden = true;
-  return () => found.forEach((node) => (node.hidden = false));
+  const it = `.${CSS.escape(model.get("stand_in") || "xpander-static-none")}`;
+  const outputs = [".jp-OutputArea-child", ".output_area"].map((output) => `${output}:has(${it})`);
+  const hides = el("style", {}, `${[it, ...outputs].join(", ")} { display: none !important; }`);
+  root.append(hides);
+  return () => hides.remove();
 };
 
 // The way to the kernel where it is too busy to read messages; the same as the front end's own stop button.

@@ -1,86 +1,107 @@
-// The live view of a run. The kernel sends new text alone, with the place where it belongs; the model holds the
-// whole, so that a view that opens later, or a page that is loaded again, has it, too.
+// The live view of a run. The kernel sends new text alone, with the place where it belongs; what has come so far is
+// held here, outside of the model's state, for all views of it. Who opens a page asks for the whole.
+const lives = new Map();
+
 const initialize = ({ model }) => {
-  model.on("msg:custom", (message) => {
-    const { kind, at, text = "", at_step = 0, steps = [], note = "" } = message;
-    const had = model.get("text") ?? "";
-    if (kind === "whole") {
-      model.set("steps", steps);
-      model.set("text", text);
-    } else if (at > had.length || at_step > (model.get("steps") ?? []).length) {
-      return model.send({ kind: "whole" }); // something was missed
-    } else {
-      if (steps.length) model.set("steps", [...model.get("steps").slice(0, at_step), ...steps]);
-      if (at + text.length > had.length) model.set("text", had.slice(0, at) + text);
-    }
-    model.set("note", note);
+  const live = { text: "", steps: [], note: "", html: "", asked: false, lost: false, views: new Set() };
+  lives.set(model.get("stand_in"), live);
+  const show = () => live.views.forEach((view) => view());
+  live.ask = () => {
+    if (live.asked) return; // a kernel that reads no messages while a cell runs would answer all of them at its end
+    live.asked = true;
+    model.send({ kind: "ready" });
+  };
+  model.on("msg:custom", ({ kind, at, text, at_step = 0, steps = [], note, html = "" }) => {
+    if (kind !== "news") return;
+    if (at > live.text.length || at_step > live.steps.length) return live.ask(); // something was missed
+    if (!at) live.asked = false;
+    live.text = live.text.slice(0, at) + text;
+    if (!at || steps.length) live.steps = [...live.steps.slice(0, at_step), ...steps];
+    live.note = note;
+    live.html = html;
+    show();
   });
+  model.on("change:running", () => {
+    if (!model.get("running") && live.views.size) live.ask(); // for its final rendering
+    show();
+  });
+  model.on("change:stopping", show);
+  model.on("comm_live_update", () => {
+    live.lost = true;
+    show();
+  });
+  live.ask();
+  return () => lives.delete(model.get("stand_in"));
 };
 
 const render = ({ model, el: root }) => {
+  const live = lives.get(model.get("stand_in"));
   let shown = "";
-  let steps = 0;
-  const text = el("div", { class: "xp-text" });
-  const scroll = el("div", { class: "xp-scroll", tabindex: "0", role: "region", "aria-label": "Answer as it comes" }, text);
-  const list = el("ol");
-  const summary = el("summary");
-  const folded = el("details", { hidden: true }, summary, list);
-  const note = el("div", { class: "xp-text", role: "status" });
+  let shownSteps = 0;
+  let shownHtml = "";
+
   const stop = el("button", { type: "button", onclick: () => askStop() }, "Stop");
+  const note = el("div", { class: "xp-text xp-note", role: "status" });
   const bar = el("div", { class: "xp-bar" }, stop, note);
+  const summary = el("summary");
+  const list = el("ol", { tabindex: "0", role: "region", "aria-label": "Steps on the way" });
+  const folded = el("details", { hidden: true }, summary, list);
+  const text = el("div", { class: "xp-text", dir: "auto" });
+  const scroll = el("div", { class: "xp-scroll", tabindex: "0", role: "region", "aria-label": "Answer as it comes" }, text);
   const final = el("div");
-  root.append(el("div", { class: "xpander xpander-live" }, scroll, folded, final, bar));
+  root.append(el("div", { class: "xpander xpander-live" }, bar, folded, scroll, final));
 
   const askStop = () => {
     stop.disabled = true;
     stop.textContent = "Stopping…";
     model.send({ kind: "stop" });
-    // A kernel without subshells reads no message while the cell runs; an interrupt reaches it all the same.
-    setTimeout(() => model.get("running") && !model.get("stopping") && interruptKernel(model), 1500);
+    // A kernel that reads no messages while a cell runs is reached by an interrupt all the same.
+    const unheard = () => model.get("interrupts") && model.get("running") && !model.get("stopping");
+    setTimeout(() => unheard() && interruptKernel(model), 1000);
   };
   const showText = () => {
-    const now = model.get("text") ?? "";
-    if (now.length < shown.length || !now.startsWith(shown.slice(-50), Math.max(shown.length - 50, 0))) {
-      text.textContent = shown = ""; // another run
-    }
-    if (now === shown) return;
+    if (!live.text.startsWith(shown)) text.textContent = shown = ""; // another run
+    if (live.text === shown) return;
     // Who reads further up stays there; who is at the end follows it.
     const follows = scroll.scrollTop + scroll.clientHeight >= scroll.scrollHeight - 4;
-    text.append(now.slice(shown.length));
-    shown = now;
+    text.append(live.text.slice(shown.length));
+    shown = live.text;
     if (follows) scroll.scrollTop = scroll.scrollHeight;
   };
   const showSteps = () => {
-    const now = model.get("steps") ?? [];
-    if (now.length < steps) list.replaceChildren((steps = 0) || "");
-    list.append(...now.slice(steps).map((step) => el("li", {}, `${step.kind}: ${step.text}`)));
-    steps = now.length;
-    folded.hidden = !steps;
-    summary.textContent = `${steps} step${steps === 1 ? "" : "s"}`;
+    const { steps } = live;
+    if (steps.length < shownSteps) list.replaceChildren();
+    const had = list.childElementCount;
+    list.append(...steps.slice(had).map((step) => el("li", { dir: "auto" }, `${step.kind}: ${step.text}`)));
+    if (steps.length !== shownSteps) {
+      const last = steps.length ? ` · ${steps.at(-1).kind}` : "";
+      summary.textContent = `${steps.length} step${steps.length === 1 ? "" : "s"}${last}`;
+    }
+    shownSteps = steps.length;
   };
-  const showState = () => {
-    const html = model.get("html");
-    const running = model.get("running");
-    final.replaceChildren(html ? cleaned(html) : "");
-    scroll.hidden = Boolean(html) || !shown;
-    if (html) folded.hidden = true; // the final rendering has them
-    note.textContent = model.get("note") ?? "";
+  const show = () => {
+    const running = model.get("running") && !live.lost;
+    const stopping = running && model.get("stopping");
+    scroll.hidden = !live.text;
+    folded.hidden = !live.steps.length;
+    showText();
+    showSteps();
+    if (live.html !== shownHtml) final.replaceChildren(cleaned((shownHtml = live.html)));
+    let told = live.note || (running && !live.text ? "Waiting for the answer…" : "");
+    if (live.lost && model.get("running")) told = "The kernel was restarted. Its task may run on: %xpander runs tells.";
+    if (note.textContent !== told) note.textContent = told; // said again, a screen reader would read it again
     stop.hidden = !running;
-    stop.disabled = model.get("stopping");
-    stop.textContent = model.get("stopping") ? "Stopping…" : "Stop";
-    bar.hidden = !running && !note.textContent;
+    if (!running || stopping) stop.disabled = stopping;
+    stop.textContent = stop.disabled ? "Stopping…" : "Stop";
+    bar.hidden = !running && !told;
+    scroll.setAttribute("aria-busy", running);
   };
-  const onText = () => { showText(); scroll.hidden = Boolean(model.get("html")) || !shown; };
-  model.on("change:text", onText);
-  model.on("change:steps", showSteps);
-  model.on("change:html change:running change:note change:stopping", showState);
-  showText();
-  showSteps();
-  showState();
+  live.views.add(show);
+  show();
+  const showAgain = standIn(root, model);
   return () => {
-    model.off("change:text", onText);
-    model.off("change:steps", showSteps);
-    model.off("change:html change:running change:note change:stopping", showState);
+    live.views.delete(show);
+    showAgain();
   };
 };
 

@@ -1,0 +1,229 @@
+"""The board: the runs of a sweep as a grid, inputs by configurations, to filter, compare and annotate.
+
+The kernel sends the grid once, by columns and with its texts cut; whole texts and single runs are fetched when they are
+shown. Nothing of it is in the model's state, which notebooks keep.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from xpander_magics.contract import Event
+from xpander_magics.display import as_shown, facts, safe_html, waiting_for
+from xpander_magics.errors import XpanderError
+from xpander_magics.matrix import EQUAL, ERROR, FAILURE, matrix_of
+from xpander_magics.outcomes import Runs
+from xpander_magics.results import STREAMED, Run
+from xpander_magics.safety import plain
+from xpander_magics.tables import runs_bundle
+from xpander_magics.widgets.front import FrontEnd, source
+
+# Texts are compared word by word in the grid up to here, and shown when opened up to there.
+_COMPARED = 4_000
+_SHOWN = 200_000
+_AT_ONCE = 200
+_DEEPEST = 100
+
+
+class Board(FrontEnd):
+    """The runs of a sweep as a grid; what ``runs.board()`` returns.
+
+    Args:
+        runs: read when it is made, and again whenever a page loads it.
+    """
+
+    _esm = source("common.js", "words.js", "opened.js", "board.js")
+    _css = source("theme.css", "board.css")
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._matrix = matrix_of(runs)
+        self._shown = False
+        self._lock = threading.Lock()
+        super().__init__()
+        self.on_msg(self._hear)
+
+    def __repr__(self) -> str:
+        return f"Board({self._runs!r})"
+
+    def static(self) -> dict[str, Any]:
+        return runs_bundle(self._runs, self._matrix)
+
+    def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        """Answers the front end, in whatever thread reads its messages."""
+        asked: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "ready": self._ready,
+            "texts": self._texts,
+            "search": self._search,
+            "open": self._open,
+            "note": self._note,
+            "tags": self._tags,
+        }
+        answer = asked.get(str(message.get("kind"))) if isinstance(message, dict) else None
+        if answer is None:
+            return
+        # ``to`` is the view that asked: several may show this.
+        try:
+            self.send({"to": message.get("to"), **answer(message)})
+        except XpanderError as error:
+            why = plain(str(error))
+            self.send({"to": message.get("to"), "kind": "refused", "of": message, "why": why})
+
+    def _ready(self, message: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            if self._shown:  # a page that is loaded again: runs may have been tried again since
+                self._matrix = matrix_of(self._runs)
+            self._shown = True
+            words = {"equal": EQUAL, "failure": FAILURE, "error": ERROR}
+            sweep = self._runs.sweep_id[:8]
+            return {"kind": "data", "data": self._matrix.columns(), "words": words, "sweep": sweep}
+
+    def _texts(self, message: dict[str, Any]) -> dict[str, Any]:
+        answers = self._matrix.answers
+        wanted = _numbers(message.get("answers"), len(answers))
+        return {"kind": "texts", "texts": [[number, answers[number][:_COMPARED]] for number in wanted]}
+
+    def _search(self, message: dict[str, Any]) -> dict[str, Any]:
+        words = message.get("words")
+        found = self._matrix.matching(words) if isinstance(words, str) else []
+        return {"kind": "found", "words": words, "inputs": found}
+
+    def _open(self, message: dict[str, Any]) -> dict[str, Any]:
+        wanted = _numbers(message.get("runs"), len(self._runs))
+        runs = [(number, self._runs[number]) for number in wanted]
+        inputs = _numbers([message.get("input")], len(self._matrix.inputs))
+        variables, prompt = self._matrix.inputs[inputs[0]] if inputs else ({}, "")
+        return {
+            "kind": "opened",
+            "input": message.get("input"),
+            "prompt": prompt[:_SHOWN],
+            "variables": [[plain(name), value[:_SHOWN]] for name, value in variables.items()],
+            "runs": [{"run": number, **opened(run)} for number, run in runs],
+        }
+
+    def _note(self, message: dict[str, Any]) -> dict[str, Any]:
+        run, note = self._meant(message), message.get("note")
+        note = note if isinstance(note, str) and note.strip() else None
+        self._runs.session.store.set_note(run.run_id, note)
+        run.note = note
+        return self._kept(message, run)
+
+    def _tags(self, message: dict[str, Any]) -> dict[str, Any]:
+        run, store = self._meant(message), self._runs.session.store
+        given = message.get("tags")
+        tags = [tag for tag in given if isinstance(tag, str)] if isinstance(given, list) else []
+        # Changed from what was shown to what is wanted: a tag that came from elsewhere meanwhile stays.
+        store.tag([run.run_id], [tag for tag in run.tags if plain(tag) not in tags], remove=True)
+        store.tag([run.run_id], [tag for tag in tags if tag not in map(plain, run.tags)])
+        run.tags[:] = store.find(run.run_id).tags
+        return self._kept(message, run)
+
+    def _meant(self, message: dict[str, Any]) -> Run:
+        (number,) = _numbers([message.get("run")], len(self._runs))
+        return self._runs[number]
+
+    def _kept(self, message: dict[str, Any], run: Run) -> dict[str, Any]:
+        # Each view is to show it.
+        return {"to": None, "kind": "kept", "what": message["kind"], "run": message["run"], **_annotations(run)}
+
+
+def _numbers(given: Any, size: int) -> list[int]:
+    """What the front end may ask for: numbers below ``size``, and not too many of them."""
+    numbers = given if isinstance(given, list) else []
+    return [n for n in numbers[:_AT_ONCE] if isinstance(n, int) and 0 <= n < size]
+
+
+def _annotations(run: Run) -> dict[str, Any]:
+    return {"note": plain(run.note or ""), "tags": [plain(tag) for tag in run.tags]}
+
+
+def opened(run: Run) -> dict[str, Any]:
+    """All that is shown of a run: texts harmless for a terminal, its answer as safe HTML or as a tree of JSON."""
+    result = run.result or ""
+    if run.status != "completed" and result.strip() in (run.error or ""):
+        result = ""  # a failed task's result is why it failed, which the error says
+    as_markdown = run.output is None and run.request.get("output_format") != "text" and len(result) <= _SHOWN
+    text = plain(result)
+    return {
+        "id": run.run_id[:8],
+        "status": plain(run.status),
+        "facts": facts(run),
+        "problem": plain("\n".join(filter(None, (waiting_for(run), run.error))))[:_SHOWN],
+        "text": text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…\n({len(text):,} characters; the run has them all.)",
+        "html": safe_html(result) if as_markdown else None,
+        "tree": None if run.output is None else tree(run.output),
+        "streamed": plain(str(run.metadata.get(STREAMED) or ""))[:_SHOWN],
+        "steps": steps(run.events),
+        "tools": [plain(as_shown(tool)) for tool in run.tools_used],
+        **_annotations(run),
+    }
+
+
+def tree(value: Any, level: int = 0) -> list[Any]:
+    """A JSON value as its kind and its parts; numbers as text, since a browser rounds large ones."""
+    if level < _DEEPEST and isinstance(value, dict):
+        return ["object", [[plain(str(name)), *tree(inner, level + 1)] for name, inner in value.items()]]
+    if level < _DEEPEST and isinstance(value, list):
+        return ["array", [[str(number), *tree(inner, level + 1)] for number, inner in enumerate(value)]]
+    if isinstance(value, str):
+        return ["string", plain(value)]
+    return ["null" if value is None else type(value).__name__, plain(as_shown(value))]
+
+
+_LANES = {
+    "think": "thought",
+    "analyze": "thought",
+    "tool_call_request": "tool",
+    "tool_call_result": "tool",
+    "sub_agent_trigger": "agent",
+    "sub_task_created": "agent",
+    "sub_task_finished": "agent",
+}
+
+
+def steps(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """What a run did on its way, in order: thoughts, tool calls with their results, work handed to sub-agents.
+
+    Returns:
+        For each step its ``lane`` (``thought``, ``tool``, ``agent``), ``name``, ``text``, and ``ok``: whether it
+        went well, None where that isn't known.
+    """
+    found: list[dict[str, Any]] = []
+    calls: dict[str, dict[str, Any]] = {}
+    for event in events:
+        lane = _LANES.get(event.type)
+        data = event.data if isinstance(event.data, dict) else {}
+        text = plain(as_shown(event.data))[:_COMPARED]
+        if lane is None:
+            continue
+        call = str(data.get("tool_call_id") or "")
+        if event.type == "tool_call_result" and call in calls:
+            calls[call]["text"] += f"\n{text}"
+            calls[call]["ok"] = _succeeded(data)
+        elif lane == "thought" and found and found[-1]["lane"] == "thought" and found[-1]["name"] == event.type:
+            found[-1]["text"] += text  # thoughts, too, come in pieces
+        else:
+            step = {"lane": lane, "name": _step_name(event, data), "text": text, "ok": _succeeded(data)}
+            found.append(step)
+            if call:
+                calls[call] = step
+    return found
+
+
+def _succeeded(data: dict[str, Any]) -> bool | None:
+    told = data.get("is_success")
+    if isinstance(told, bool):
+        return told
+    status = data.get("status")
+    return status == "completed" if status in ("completed", "failed", "error", "stopped") else None
+
+
+def _step_name(event: Event, data: dict[str, Any]) -> str:
+    if _LANES[event.type] == "thought":
+        return event.type
+    keys = ("tool_name", "name", "agent_name", "title", "agent_id", "id")
+    name = next((str(data[key]) for key in keys if data.get(key)), "")
+    verb = {"sub_task_created": "began", "sub_task_finished": "ended"}.get(event.type, "")
+    return plain(f"{name or event.type} {verb}".strip())[:80]

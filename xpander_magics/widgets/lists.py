@@ -1,0 +1,120 @@
+"""The service's lists for a panel: asked for in threads of their own, so that nothing waits for the service."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+
+import ipywidgets as w
+
+from xpander_magics.contract import Agent
+from xpander_magics.display import escape
+from xpander_magics.errors import NotFoundError, XpanderError
+from xpander_magics.session import Session
+from xpander_magics.targets import KINDS
+from xpander_magics.widgets.choices import targets_from
+from xpander_magics.widgets.controls import Controls
+
+
+class Lists:
+    """Loads lists into controls; says what is loading, what failed and why, with a button that tries again.
+
+    Args:
+        came: called when a list has come or failed.
+    """
+
+    def __init__(self, session: Session, controls: Controls, came: Callable[[], object]) -> None:
+        self._session = session
+        self._controls = controls
+        self._came = came
+        self._lock = threading.Lock()
+        self._loading: list[str] = []
+        self._failures: dict[str, str] = {}
+        self._from: str | None = None
+        self._told = w.HTML()
+        self._again = w.Button(description="Try again", tooltip="Ask for the lists again")
+        self._again.on_click(lambda _: self.load())
+        self.shown = w.HBox((self._told, self._again))
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was asked for is there."""
+        return not self._loading and not self._failures
+
+    def load(self) -> None:
+        """Asks for all of them."""
+        self._from = self._session.base_url
+        self._controls.forget_lists()
+        with self._lock:
+            self._failures.clear()
+        self._load("agents and workflows", self._load_targets)
+        self._load("models", self._load_providers)
+
+    def load_again(self) -> None:
+        """Asks again where the service is another one by now, or where it has failed."""
+        if self._failures or self._from != self._session.base_url:
+            self.load()
+
+    def load_models(self, provider: str) -> None:
+        """Asks for a provider's models."""
+        self._load(f"models of {provider}", lambda: self._load_models(provider))
+
+    def _load_targets(self) -> None:
+        directory, entries = self._session.client.directory, list[Agent]()
+        missing: NotFoundError | None = None
+        for kind in KINDS:
+            try:
+                entries += directory.entries(kind)
+            except NotFoundError as error:  # a service without workflows has agents all the same
+                missing = error
+        if missing is not None and not entries:
+            raise missing
+        self._controls.target.offer(targets_from(entries))
+
+    def _load_providers(self) -> None:
+        provider = self._controls.offer_providers(self._session.client.directory.provider_ids())
+        if provider:
+            self._load_models(provider)
+
+    def _load_models(self, provider: str) -> None:
+        self._controls.offer_models(provider, self._session.client.directory.models(provider))
+
+    def _load(self, what: str, load: Callable[[], None]) -> None:
+        def work() -> None:
+            told = None
+            try:
+                load()
+            except XpanderError as error:
+                told = str(error)
+            except Exception as error:  # whatever the service has sent, the panel stays of use
+                told = f"{type(error).__name__}: {error}"
+            with self._lock:
+                self._loading.remove(what)
+                if told is not None:
+                    self._failures[what] = told
+                self._show()
+            self._came()
+
+        with self._lock:
+            if what in self._loading:
+                return
+            self._loading.append(what)
+            self._failures.pop(what, None)
+            self._show()
+        in_background(work)
+
+    def _show(self) -> None:
+        told = [f"The {what} can't be listed: {why}" for what, why in self._failures.items()]
+        told += [f"Loading {' and '.join(self._loading)} …"] if self._loading else []
+        told += ["Names can be typed."] if told else []
+        kind = "xp-problem" if self._failures else "xp-about"
+        self._told.value = f'<div class="{kind}" role="status">{escape(" ".join(told))}</div>' if told else ""
+        self._again.layout.display = None if self._failures else "none"
+
+
+def in_background(work: Callable[[], object]) -> None:
+    """Does it in a thread that ends with the kernel."""
+    # With this thread's context, in which ipykernel keeps which cell it is that an output belongs to.
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(work,), name="xpander-panel", daemon=True).start()

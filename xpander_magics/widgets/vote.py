@@ -1,0 +1,108 @@
+"""The vote: two answers to one input, side by side and without their names.
+
+Until a vote is kept, nothing that is sent to the browser says which configuration or run an answer is of; then both
+names are shown, with the next pair.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from xpander_magics.display import answer_html, as_shown
+from xpander_magics.errors import XpanderError
+from xpander_magics.safety import plain
+from xpander_magics.store.votes import Vote
+from xpander_magics.tables import standing_bundle
+from xpander_magics.votes import Voting
+from xpander_magics.widgets.front import FrontEnd, source
+
+
+class VoteView(FrontEnd):
+    """Asks a person for votes; ``cast`` and ``undo`` do what its buttons do.
+
+    Attributes:
+        voting: who votes, on which pair, how far it has come.
+    """
+
+    _esm = source("common.js", "vote.js")
+    _css = source("theme.css", "vote.css")
+
+    def __init__(self, voting: Voting) -> None:
+        self.voting = voting
+        self._lock = threading.RLock()
+        self._ticket = 0  # of the pair that is shown: a second click on the same doesn't judge the next
+        super().__init__()
+        self.on_msg(self._hear)
+
+    def static(self) -> dict[str, Any]:
+        """How it stands."""
+        return self._standing()
+
+    def cast(self, choice: str) -> Vote:
+        """Judges the pair that is shown; takes its argument and raises as ``Voting.cast``."""
+        with self._lock:
+            vote = self.voting.cast(choice)
+            self._turn()
+            return vote
+
+    def undo(self) -> Vote | None:
+        """Takes the voter's newest vote back, and asks its pair again; None where there is none."""
+        with self._lock:
+            vote = self.voting.undo()
+            self._turn()
+            return vote
+
+    def _turn(self) -> None:
+        self._ticket += 1
+        self._show()
+
+    def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        kind = message.get("kind") if isinstance(message, dict) else None
+        try:
+            with self._lock:
+                if kind == "ready":
+                    self._show()
+                elif kind == "vote":
+                    self.cast(message.get("choice")) if message.get("ticket") == self._ticket else self._show()
+                elif kind == "undo":
+                    self.undo()
+                elif kind == "voter":
+                    self.voting.change_voter(message.get("name"))
+                    self._turn()
+            if kind == "standing":
+                self.send({"kind": "standing", "html": self._standing()["text/html"]})
+        except XpanderError as error:
+            self.send({"kind": "error", "text": plain(str(error))})
+
+    def _show(self) -> None:
+        """Sends what there is to see: the pair without its names, and the names of the one before."""
+        voting, shown = self.voting, self.voting.shown()
+        pair = None
+        if shown is not None:
+            left, right = shown
+            values = {"Prompt": left.prompt} if left.prompt == right.prompt else left.variables
+            asked = [[plain(str(name)), plain(as_shown(value))] for name, value in values.items()]
+            pair = {"input": asked, "a": answer_html(left), "b": answer_html(right)}
+        self.send(
+            {
+                "kind": "pair",
+                "ticket": self._ticket,
+                "pair": pair,
+                "last": self._last(),
+                "voter": voting.voter,
+                "judged": voting.judged,
+                "total": voting.total,
+                "identical": voting.identical,
+                "can_undo": voting.can_undo,
+            }
+        )
+
+    def _standing(self) -> dict[str, Any]:
+        return standing_bundle(self.voting.contest, self.voting.votes())
+
+    def _last(self) -> dict[str, str] | None:
+        vote, side = self.voting.last, self.voting.contest.side
+        if vote is None:
+            return None
+        return {"choice": vote.choice, "a": side(vote.left_run), "b": side(vote.right_run)}
