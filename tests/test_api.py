@@ -84,7 +84,8 @@ def test_signatures() -> None:
         assert kinds == [kinds[0]] + [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 1)
     for public in (xp.run, xp.sweep, xp.runs, xp.Run, xp.Client, xp.Run.reply, xp.Run.stop, xp.Run.refresh):
         assert inspect.getdoc(public)
-    for name in ("df", "failed", "statuses", "retry", "resume", "reply", "raise_for_failures"):
+    votes = ("vote", "votes", "win_rates", "strengths")
+    for name in ("df", "failed", "statuses", "retry", "resume", "reply", "raise_for_failures", *votes):
         assert inspect.getdoc(inspect.getattr_static(xp.Runs, name))
 
 

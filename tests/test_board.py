@@ -81,6 +81,16 @@ def test_a_page_that_is_ready_gets_all_by_columns(swept: tuple[Kernel, Front, St
     assert (again["to"], again["data"]) == ("another page", data)
 
 
+def test_a_page_that_is_loaded_again_shows_what_has_become_of_the_runs(swept: tuple[Kernel, Front, Store]) -> None:
+    kernel = swept[0]
+    kernel.text("%%xpander echo -n 3 -o three -q\nx")
+    front = Front(kernel, "three.board()")
+    assert front.ask(kind="ready", to="a page")["data"]["answer"] == [0, 0, 0]
+    kernel.text("three[0].result = 'tried again'")
+    told = front.ask(kind="ready", to="a page")
+    assert (told["to"], told["data"]["answer"]) == (None, [0, 1, 1])  # each page is to know the new numbers
+
+
 def test_nothing_of_it_is_in_the_state_that_notebooks_keep(swept: tuple[Kernel, Front, Store]) -> None:
     state = json.loads(swept[0].text("import json\nprint(json.dumps(board.get_state()))"))
     own = {name for name in state if not name.startswith("_")}

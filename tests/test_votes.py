@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from notebook_shell import Notebook
+from test_board import Front
+from test_kernel import running_kernel
 
 import xpander_magics as xp
 from xpander_magics.errors import ConfigError
+from xpander_magics.local.launch import LocalServer
 from xpander_magics.outcomes import Entry, Runs
 from xpander_magics.pairs import Ballot, Contest, Pair
 from xpander_magics.results import Run
@@ -26,6 +30,7 @@ from xpander_magics.store import Store
 from xpander_magics.store.votes import Vote
 from xpander_magics.tables import standing_bundle
 from xpander_magics.votes import Voting, cast
+from xpander_magics.widgets.front import VIEW
 
 
 @pytest.fixture
@@ -414,7 +419,7 @@ def simulated(
 
 
 def test_intervals_hold_the_truth_though_votes_on_one_input_agree() -> None:
-    """With the model's own errors alone it is 89%: the correlation of persons would be taken for certainty."""
+    """With the model's own errors alone it is 90%: the correlation of persons would be taken for certainty."""
     chance = np.random.default_rng(20261122)
     held = []
     for _ in range(200):
@@ -513,23 +518,41 @@ def test_runs_vote_and_their_frames(runs: Runs) -> None:
     assert "1 vote by 1 person" in view.static()["text/plain"]
 
 
-def test_nothing_that_the_view_sends_names_an_answer_before_its_vote(runs: Runs) -> None:
-    view = runs.vote(voter="ada", seed=1)
-    sent: list[Any] = []
-    view.send = lambda content, buffers=None: sent.append(content)  # the wire, as a front end would hear it
-    view._hear(view, {"kind": "ready"}, [])
-    telling = ["p/a", "p/b", *(run.run_id for run in runs)]
-    state = {name: value for name, value in view.get_state().items() if name not in ("_esm", "_css")}
-    assert not [word for word in telling if word in f"{sent} {state} {view.static()}"]
-    ticket = sent[-1]["ticket"]
-    view._hear(view, {"kind": "vote", "choice": "right", "ticket": ticket}, [])
-    view._hear(view, {"kind": "vote", "choice": "right", "ticket": ticket}, [])  # a second click on the same pair
-    assert len(runs.votes) == 1
-    assert {sent[-1]["last"]["a"], sent[-1]["last"]["b"]} == {"p/a", "p/b"}
-    for odd in (None, 5, {"kind": "vote", "ticket": sent[-1]["ticket"], "choice": "<b>"}, {"kind": "voter", "name": 7}):
-        view._hear(view, odd, [])
-    assert len(runs.votes) == 1
-    assert sent[-1]["kind"] == "error"
+SWEPT = """\
+import json
+rows = [{"q": "one"}, {"q": "two"}]
+get_ipython().run_cell_magic("xpander", "echo -m scripted/echo,scripted/think --over rows -o runs -q", "{{ q }}")
+for n, run in enumerate(runs):
+    run.result = f"answer {n}"
+    runs.session.store.update(run)
+print(json.dumps([run.run_id for run in runs]))"""
+
+
+def test_a_front_end_hears_no_name_before_the_vote(connected: LocalServer) -> None:
+    with running_kernel() as kernel:
+        ids = json.loads(kernel.text(SWEPT))
+        front = Front(kernel, "view = runs.vote(voter='ada', seed=1)\nview")
+        told = front.ask(kind="ready")
+        assert {told["pair"]["a"], told["pair"]["b"]} < {f"<p>answer {n}</p>\n" for n in range(4)}
+        state = kernel.text("print(json.dumps(view.get_state(['stand_in']) | {'keys': sorted(view.keys)}))")
+        telling = ["scripted", *ids, *(run_id[:8] for run_id in ids)]
+        assert not [word for word in telling if word in f"{told} {state} {front.shown}"]
+        after = front.ask(kind="vote", choice="right", ticket=told["ticket"])
+        assert {after["last"]["a"], after["last"]["b"]} == {"scripted/echo", "scripted/think"}
+        assert (after["judged"], after["can_undo"]) == (1, True)
+        # A second click on the same pair judges no other.
+        assert front.ask(kind="vote", choice="right", ticket=told["ticket"])["judged"] == 1
+        for odd in ({"choice": "<b>"}, {"choice": None}, {}):
+            assert front.ask(kind="vote", ticket=after["ticket"], **odd)["kind"] == "error"
+        assert front.ask(kind="voter", name=7)["kind"] == "error"
+        assert "1 vote by 1 person" in front.ask(kind="standing")["html"]
+        assert front.ask(kind="undo")["judged"] == 0
+        assert kernel.text("print(len(runs.votes))") == "0\n"
+        for line in ("%xpander vote runs", "%xpander vote"):
+            _, outputs = kernel.run(line)
+            assert VIEW in next(out for out in outputs if out["msg_type"] == "display_data")["content"]["data"]
+        kernel.text("%config XpanderMagics.widgets = False")
+        assert kernel.text("%xpander vote runs").startswith("No votes yet: 2 configurations")
 
 
 def test_a_vote_that_cant_be_kept_isnt_shown_as_kept(runs: Runs, tmp_path: Path) -> None:
@@ -561,6 +584,11 @@ def test_the_command(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> 
         out = capsys.readouterr().out
         assert "1 vote by 1 person on 2 configurations" in out
         assert "1 of 2 pairs are judged by ada." in out
+    # A sweep that took over these answers, and that no variable holds.
+    notebook.run("%%xpander echo -m scripted/echo,scripted/think --over rows --cached -q\n{{ q }}")
+    for line in ("%xpander vote --voter ada", f"%xpander vote {runs.sweep_id[:12]} --voter ada"):
+        notebook.run(line)
+        assert "1 of 2 pairs are judged by ada." in capsys.readouterr().out
     notebook.run(f"%xpander vote {left} {right} undo --voter ada")
     assert capsys.readouterr().out.startswith("Taken back: both good")
     assert runs.votes.empty

@@ -111,7 +111,7 @@ class Completer:
         if has_word or word.startswith("-"):
             return options
         runs = self._runs() if words[0] in _TAKES_RUN else []
-        if words[0] == "resume":
+        if words[0] in ("resume", "vote"):
             runs = [name for name in self._names() if isinstance(self._variables[name], Runs)]
         return [*runs, *_FIXED_WORDS.get(words[0], ()), *options]
 

@@ -40,7 +40,7 @@ for number in range({chunks}):
     {each}
 """
 UPDATE = "text += {chunk!r}; shown.update(HTML(text))"
-PRINT = "print({chunk!r}, end='', flush=True)"
+PRINT = "print({chunk!r}, end='')"
 
 
 @contextlib.contextmanager
@@ -81,11 +81,12 @@ def published(client: BlockingKernelClient, cell: str, *, asks: bool = False) ->
         message: dict[str, Any] = session.deserialize(session.feed_identities(frames)[1])
         count, size = count + 1, size + sum(map(len, frames))
         content = message["content"]
-        if message["msg_type"] == "comm_open" and "_esm" in content["data"]["state"] and asked:
+        if asked and message["msg_type"] == "comm_msg" and content["data"]["method"] == "custom":
             body = {"comm_id": content["comm_id"], "data": {"method": "custom", "content": {"kind": "ready"}}}
             request = session.msg("comm_msg", body)
             request["header"]["subshell_id"] = asked
             client.shell_channel.send(request)
+            asked = None
         ours = message["parent_header"].get("msg_id") == cell_id
         if ours and message["msg_type"] == "status" and content["execution_state"] == "idle":
             break
@@ -120,7 +121,9 @@ def main(chunks: int) -> None:
             name: PER_CHUNK.format(chunks=chunks, rate=RATE, each=each.format(chunk=CHUNK))
             for name, each in (("a display update a chunk", UPDATE), ("print a chunk", PRINT))
         }
-        print(f"{chunks} chunks of {len(CHUNK)} characters at {RATE} a second: {chunks * len(CHUNK) / 1e6:.2f} MB of text")
+        print(
+            f"{chunks} chunks of {len(CHUNK)} characters at {RATE} a second: {chunks * len(CHUNK) / 1e6:.2f} MB of text"
+        )
         with running_kernel() as client:
             client.execute_interactive(script)
             figures = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 from collections.abc import Callable
 
 import pytest
 from front_ends import NotebookPage
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
+
+from xpander_magics.widgets.front import source
 
 pytestmark = pytest.mark.browser
 
@@ -76,7 +80,7 @@ def test_a_sweep_is_shown_as_a_board_in_place_of_its_table(open_notebook: Opens,
     cell.click()
     opened = board.get_by_role("region", name="Opened input")
     expect(opened.locator("strong", has_text="same").first).to_be_visible()
-    expect(opened.get_by_role("img", name=re.compile("In this order: thought, tool lookup"))).to_have_count(1)
+    expect(opened.get_by_role("img", name=re.compile("In this order: thought, tool lookup")).first).to_be_visible()
     page.screenshot(f"board-{front_end}")
 
 
@@ -99,8 +103,8 @@ def test_filters_search_and_sorting(open_notebook: Opens) -> None:
     expect(board.get_by_role("rowheader")).to_have_count(1)
     board.get_by_role("searchbox").fill("")
     expect(board.get_by_role("rowheader")).to_have_count(3)
-    board.get_by_label("Sort by").select_option("seconds")
-    board.get_by_label("of", exact=True).select_option("b")
+    board.get_by_label("Sort by", exact=True).select_option("seconds")
+    board.get_by_label("Configuration to sort by").select_option("b")
     assert inputs_in(board) == ["apples", "pears", "plums"]
     board.get_by_role("button", name="descending").click()
     assert inputs_in(board) == ["plums", "pears", "apples"]
@@ -129,6 +133,41 @@ def test_differences_are_marked_against_a_baseline_that_moves(open_notebook: Ope
     expect(opened.locator("del")).to_have_count(0)
     opened.get_by_role("button", name="Mark differences").click()
     expect(opened.locator("del")).to_have_text(["red", "very much"])
+
+
+def test_a_difference_is_the_shortest_and_loses_no_word(chromium: Browser) -> None:
+    """Guards against a wrong difference, and one of long texts that takes forever."""
+    page = chromium.new_page()
+    page.add_script_tag(content=source("common.js", "words.js"))
+    some = random.Random(4)
+    pairs = [["".join(some.choices("abc ", k=some.randrange(30))) for _ in range(2)] for _ in range(500)]
+    pairs += [
+        ["", ""],
+        ["", "a b"],
+        [" ".join(f"a{n}" for n in range(50_000)), " ".join(f"b{n}" for n in range(50_000))],
+    ]
+    found = page.evaluate("pairs => pairs.map(([a, b]) => differences(a, b))", pairs)
+    for (before, after), pieces in zip(pairs, found, strict=True):
+        words = {kind: [w for k, text in pieces if k in ("=", kind) for w in text.split()] for kind in "-+"}
+        assert (words["-"], words["+"]) == (before.split(), after.split())
+        same = [word for kind, text in pieces if kind == "=" for word in text.split()]
+        if len(before) < 100:
+            assert len(same) == longest_common(before.split(), after.split())
+    page.close()
+
+
+def longest_common(first: list[str], second: list[str]) -> int:
+    """The length of the longest common subsequence."""
+    row = [0] * (len(second) + 1)
+    for a in first:
+        row = list(
+            itertools.accumulate(
+                range(len(second)),
+                lambda left, n, row=row, a=a: row[n] + 1 if a == second[n] else max(left, row[n + 1]),
+                initial=0,
+            )
+        )
+    return row[-1]
 
 
 def test_whole_texts_come_when_they_are_looked_at(open_notebook: Opens) -> None:
@@ -185,7 +224,8 @@ def test_by_keyboard_alone(open_notebook: Opens) -> None:
 
 def test_notes_and_tags_stay(open_notebook: Opens) -> None:
     """Guards against annotations that are lost with the page, and a board that outlives its kernel."""
-    page = open_notebook(MADE, f"runs = {SMALL.removesuffix('.board()')}\nruns.board()")
+    look = "kept = default_session().store.find(runs[1].run_id)\nprint(kept.note, kept.tags, runs[1].note)"
+    page = open_notebook(MADE, f"runs = {SMALL.removesuffix('.board()')}\nruns.board()", look)
     page.run(1)
     board = board_of(page.run(2))
     board.get_by_role("gridcell").nth(1).click()
@@ -197,10 +237,7 @@ def test_notes_and_tags_stay(open_notebook: Opens) -> None:
     side.get_by_role("textbox", name="New tag").press("Enter")
     expect(side.get_by_role("button", name="Remove tag odd, one")).to_be_visible()
     expect(board.get_by_role("gridcell").nth(1)).to_contain_text("noted")
-    kept = page.execute(
-        "kept = default_session().store.find(runs[1].run_id)\nprint(kept.note, kept.tags, runs[1].note)"
-    )
-    expect(kept).to_contain_text("check <b>this</b> ['odd, one'] check <b>this</b>")
+    expect(page.run(3)).to_contain_text("check <b>this</b> ['odd, one'] check <b>this</b>")
     page.save()
     page.reload()
     board = board_of(page.outputs(2))
@@ -208,6 +245,8 @@ def test_notes_and_tags_stay(open_notebook: Opens) -> None:
     expect(board.get_by_role("gridcell").nth(1)).to_contain_text("noted")
     page.save()
     page.restart()
+    expect(page.outputs(2).locator(".xpander-static")).to_be_visible()
+    page.run(0)
     page.reload()
     expect(page.outputs(2).locator(".xpander-static")).to_be_visible()
     expect(page.outputs(2).locator(".xpander-static")).to_contain_text("I like green apples")
@@ -218,9 +257,11 @@ def test_hostile_runs_do_nothing(open_notebook: Opens) -> None:
     """Guards against markup from answers, variables, models, notes and steps that becomes part of the page."""
     attack = "<img src=x onerror=window.evil=1><script>window.evil=1</script>[x](javascript:window.evil=1)\\x1b\\u202e"
     source = f"""bad = {attack!r}.encode().decode('unicode_escape')
-events = [Event(kind, None, None, {{'tool_name': bad, 'name': bad}}, {{}}) for kind in ('tool_call_request', 'sub_agent_trigger')]
+kinds = ('tool_call_request', 'sub_agent_trigger')
+events = [Event(kind, None, None, {{'tool_name': bad, 'name': bad}}, {{}}) for kind in kinds]
 several = [answer(bad, bad, bad, note=bad, tags=[bad], tools_used=[bad], events=events, scores={{bad: 0.5}}),
-           answer(bad, bad, 'b', output={{bad: [bad, {{bad: bad}}]}}), answer(bad + '2', None, bad, status=bad, error=bad),
+           answer(bad, bad, 'b', output={{bad: [bad, {{bad: bad}}]}}),
+           answer(bad + '2', None, bad, status=bad, error=bad),
            answer(bad + '2', None, 'b', status='failed', error=bad, error_type=bad)]
 for run in several: run.variables = {{bad: run.prompt}}
 made(*several).board()"""
@@ -231,8 +272,8 @@ made(*several).board()"""
         board.get_by_role("gridcell").nth(row).click()
         opened = board.get_by_role("region", name="Opened input")
         expect(opened.get_by_role("button", name="Keep note").first).to_be_visible()
-        for summary in opened.locator("details:not([open]) > summary").all():
-            summary.click()
+        for _ in range(4):  # what is unfolded is made then
+            opened.evaluate("node => node.querySelectorAll('details').forEach(one => { one.open = true; })")
     board.get_by_role("searchbox").fill("<img")
     expect(board.get_by_role("rowheader")).to_have_count(2)
     assert page.page.evaluate("() => window.evil") is None
@@ -268,13 +309,13 @@ def test_ten_thousand_runs_put_few_rows_into_the_page(open_notebook: Opens) -> N
     keys = page.page.keyboard
     board.get_by_role("gridcell").nth(1).focus()
     keys.press("Control+End")
-    expect(board.get_by_role("gridcell", name=re.compile("answer 7497"))).to_be_focused()
+    expect(board.get_by_role("gridcell", name=re.compile("7497"))).to_be_focused()
     assert board.get_by_role("row").count() < 100
     grid.evaluate("node => { node.scrollTop = 0; }")
     expect(board.get_by_role("rowheader", name=re.compile("input 0$"))).to_be_visible()
-    expect(board.get_by_role("gridcell", name=re.compile("answer 7497"))).to_be_focused()
+    expect(board.get_by_role("gridcell", name=re.compile("7497"))).to_be_focused()
     keys.press("ArrowUp")
-    expect(board.get_by_role("gridcell", name=re.compile("answer 7494"))).to_be_focused()
+    expect(board.get_by_role("gridcell", name=re.compile("7494"))).to_be_focused()
     assert board.get_by_role("row").count() < 100
 
 
@@ -325,5 +366,6 @@ def test_a_busy_kernel_leaves_it_usable(open_notebook: Opens) -> None:
     expect(opened).to_contain_text("None left")
     expect(opened).to_contain_text("It broke")
     expect(opened.locator(".xp-rendered").first).to_be_visible()  # the kernel has answered
+    page.select(0)
     page.interrupt()
     page.wait(3)

@@ -68,6 +68,7 @@ def test_votes_by_keys_and_by_mouse(open_notebook: Opens, front_end: str) -> Non
     expect(view).to_contain_text("2 of 3 judged")
     page.page.keyboard.press("u")
     expect(view).to_contain_text("1 of 3 judged")
+    expect(view.get_by_role("status")).to_have_text("The last vote was taken back.")
     page.page.keyboard.press("0")
     expect(view).to_contain_text("2 of 3 judged")
     expect(view).to_contain_text("Last vote: skipped.")
@@ -176,8 +177,13 @@ def test_it_can_be_read_by_all(open_notebook: Opens, theme: str, width: int) -> 
 
 
 def test_the_static_equivalent_steps_back(open_notebook: Opens) -> None:
-    """Guards against the standing being shown twice, and against a saved notebook without it."""
-    page, _ = opened(open_notebook)
+    """Guards against the standing being shown twice, or saved as it was before the votes."""
+    page, view = opened(open_notebook)
     expect(page.outputs(2).get_by_text("No votes yet")).to_be_hidden()
     saved = page.save().cells[2].outputs
     assert any("No votes yet: 2 configurations" in output.data.get("text/html", "") for output in saved)
+    view.get_by_role("button", name="A is better").click()
+    expect(page.outputs(2).locator(".xpander-static")).to_contain_text("1 vote by 1 person")
+    expect(page.outputs(2).locator(".xpander-static")).to_be_hidden()
+    saved = page.save().cells[2].outputs
+    assert any("1 vote by 1 person on 2 configurations" in output.data.get("text/plain", "") for output in saved)

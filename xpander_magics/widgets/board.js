@@ -139,17 +139,17 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
       refresh();
     }, 150);
   });
-  const choice = (label, options, change) =>
+  const choice = (label, name, options, change) =>
     el("label", {}, el("span", {}, `${label} `),
-      el("select", { onchange: (event) => { change(event.target.value); refresh(); } },
+      el("select", { "aria-label": name, onchange: (event) => { change(event.target.value); refresh(); } },
         options.map(([value, text]) => el("option", { value }, text))));
   const known = (name) => data[name].some(isKnown);
   const sorts = [["", "order of inputs"], ...scorers.map((name, n) => [`score${n}`, `score ${name}`]),
     ...["seconds", "tokens", "cost"].filter(known).map((name) => [name, name]),
     ...(width > 1 ? [["differences", "differences"]] : [])];
-  const sortOf = choice("of", configurations.map(({ name }, c) => [String(c), name]), (value) => (state.of = Number(value)));
+  const sortOf = choice("of", "Configuration to sort by", configurations.map(({ name }, c) => [String(c), name]), (value) => (state.of = Number(value)));
   sortOf.hidden = true;
-  const sortBy = choice("Sort by", sorts, (value) => {
+  const sortBy = choice("Sort by", "Sort by", sorts, (value) => {
     state.by = value;
     state.up = false;
     sortOf.hidden = !value || width === 1;
@@ -491,12 +491,24 @@ const render = ({ model, el: root }) => {
       showAgain ??= standIn(root, model);
     } else board?.hear(message);
   };
+  const close = () => {
+    board?.close();
+    showAgain?.();
+    board = showAgain = null;
+  };
+  // A kernel that was restarted knows nothing of these runs: what stands in for the board says more than it could.
+  const leave = () => {
+    if (model.comm_live === true) return;
+    close();
+    box.remove();
+  };
   model.on("msg:custom", hear);
+  model.on("comm_live_update", leave);
   ask({ kind: "ready" });
   return () => {
     model.off("msg:custom", hear);
-    board?.close();
-    showAgain?.();
+    model.off("comm_live_update", leave);
+    close();
   };
 };
 

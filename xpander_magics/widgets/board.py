@@ -72,13 +72,16 @@ class Board(FrontEnd):
             self.send({"to": message.get("to"), "kind": "refused", "of": message, "why": why})
 
     def _ready(self, message: dict[str, Any]) -> dict[str, Any]:
+        words = {"equal": EQUAL, "failure": FAILURE, "error": ERROR}
         with self._lock:
+            known = self._matrix
             if self._shown:  # a page that is loaded again: runs may have been tried again since
                 self._matrix = matrix_of(self._runs)
             self._shown = True
-            words = {"equal": EQUAL, "failure": FAILURE, "error": ERROR}
-            sweep = self._runs.sweep_id[:8]
-            return {"kind": "data", "data": self._matrix.columns(), "words": words, "sweep": sweep}
+            # All views ask by the numbers of one matrix.
+            to = message.get("to") if self._matrix == known else None
+            data = self._matrix.columns()
+        return {"to": to, "kind": "data", "data": data, "words": words, "sweep": self._runs.sweep_id[:8]}
 
     def _texts(self, message: dict[str, Any]) -> dict[str, Any]:
         answers = self._matrix.answers

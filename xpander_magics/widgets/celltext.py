@@ -32,6 +32,7 @@ class CellText(FrontEnd):
         self._seen = seen
         self._views: set[str] = set()
         self._handle: Any = None
+        self._static: dict[str, Any] = {}
         self.on_msg(self._hear)
 
     @property
@@ -58,16 +59,19 @@ class CellText(FrontEnd):
 
         view = {"version_major": 2, "version_minor": 0, "model_id": view_of}
         display({VIEW: view, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
-        self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle, self._static = DisplayHandle(), static  # type: ignore[no-untyped-call]
         self._handle.display(self._held(static), raw=True)
 
     def update(self, static: dict[str, Any]) -> None:
         """Brings what stands in for the panel up to date, if it was put out."""
-        if self._handle is not None:
+        if self._handle is not None and static != self._static:
+            self._static = static
             self._handle.update(self._held(static), raw=True)
 
     def _held(self, static: dict[str, Any]) -> dict[str, Any]:
-        return {**static, "text/html": f'<div class="xpander-static {self.stand_in}">{static["text/html"]}</div>'}
+        # Neither MathJax may take what stands between two dollar signs for a formula.
+        kinds = f"xpander-static {self.stand_in} tex2jax_ignore mathjax_ignore"
+        return {**static, "text/html": f'<div class="{kinds}">{static["text/html"]}</div>'}
 
     def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
         kind, view = (message.get(name) for name in ("kind", "view")) if isinstance(message, dict) else (None, None)

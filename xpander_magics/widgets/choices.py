@@ -192,7 +192,9 @@ def tables_among(variables: Mapping[str, Any]) -> list[str]:
             return bool(value) and all(isinstance(several, (list, tuple, range)) for several in value.values())
         if isinstance(value, list):
             return bool(value) and all(isinstance(row, Mapping) for row in value[:10])
-        return hasattr(value, "columns") and (hasattr(value, "to_dicts") or hasattr(value, "to_dict"))
+        # Of its type: a value of another library may begin to compute where it is asked itself.
+        kind = type(value)
+        return hasattr(kind, "columns") and (hasattr(kind, "to_dicts") or hasattr(kind, "to_dict"))
 
     return [name for name, value in variables.items() if not name.startswith("_") and fits(value)]
 
@@ -205,6 +207,12 @@ class _Shown(reprlib.Repr):
         self._redact = redact
 
     def value(self, value: Any) -> str:
+        try:
+            return self._in_words(value)
+        except Exception:  # the value's own
+            return f"<{type(value).__name__}>"
+
+    def _in_words(self, value: Any) -> str:
         if isinstance(value, types.ModuleType):
             return f"module {value.__name__}"
         if callable(value):
@@ -221,10 +229,7 @@ class _Shown(reprlib.Repr):
         return repr(masked if len(masked) <= _LONGEST_VALUE else f"{masked[:_LONGEST_VALUE]}…")
 
     def repr_instance(self, value: Any, level: int) -> str:
-        try:
-            return str(self._redact(repr(value)))
-        except Exception:  # the value's own
-            return f"<{type(value).__name__}>"
+        return str(self._redact(repr(value)))
 
 
 def variables_html(found: Sequence[Variable]) -> str:

@@ -147,7 +147,9 @@ class Controls:
         self.target = Picker("agent or workflow", "Target", "an agent's or a workflow's name", "Targets", changed)
         self.provider = w.Dropdown(description="Provider", options=[("", "")], style=_STYLE)
         self.model = Picker("model", "Model", f"PROVIDER/MODEL; empty: {_AS_IT_IS}", "Models", self._model_changed)
-        self._compare = w.Button(description="Compare with another model")
+        self._compare = w.Button(
+            description="Compare with another model", tooltip="Keeps the model above, and lets you choose one more"
+        )
         self._others = w.HBox()
         self._efforts = _toggles(EFFORTS, EFFORT_WORDS)
         self._thinks = _toggles(THINK_MODES, THINK_WORDS)

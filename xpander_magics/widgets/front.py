@@ -39,6 +39,13 @@ class FrontEnd(anywidget.AnyWidget):
     def __init__(self, **traits: Any) -> None:
         super().__init__(stand_in=f"xpander-static-{uuid.uuid4().hex[:12]}", **traits)
 
+    def open(self) -> None:
+        """Called when it is made: its way to the front end."""
+        super().open()
+        # Since 7.4 ipykernel takes a front end's message to the thread that wrote last: the main one, which reads none
+        # while a cell runs. Here each goes to the subshell that the front end has chosen.
+        self.comm._reply_subshell_for = lambda _data, chosen: chosen
+
     def static(self) -> dict[str, Any]:
         """The same facts as ``text/plain`` and safe ``text/html``; empty where nothing needs to stay."""
         return {}
@@ -56,5 +63,16 @@ class FrontEnd(anywidget.AnyWidget):
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         display({VIEW: view, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
         if static:
-            held = f'<div class="xpander-static {self.stand_in}">{static["text/html"]}</div>'
-            display({**static, "text/html": held}, raw=True)  # type: ignore[no-untyped-call]
+            display(self._held(static), raw=True, display_id=self.stand_in)  # type: ignore[no-untyped-call]
+
+    def renew_static(self) -> None:
+        """Puts the facts as they are now where the static equivalent was shown."""
+        from IPython import get_ipython
+        from IPython.display import update_display
+
+        if hasattr(get_ipython(), "kernel"):
+            update_display(self._held(self.static()), raw=True, display_id=self.stand_in)  # type: ignore[no-untyped-call]
+
+    def _held(self, static: dict[str, Any]) -> dict[str, Any]:
+        """The static equivalent in what the view's front end finds and hides."""
+        return {**static, "text/html": f'<div class="xpander-static {self.stand_in}">{static["text/html"]}</div>'}

@@ -44,16 +44,19 @@ const render = ({ model, el: root }) => {
   const note = el("div", { class: "xp-text xp-note", role: "status" });
   const bar = el("div", { class: "xp-bar" }, stop, note);
   const summary = el("summary");
-  const list = el("ol", { tabindex: "0", role: "region", "aria-label": "Steps on the way" });
-  const folded = el("details", { hidden: true }, summary, list);
+  const list = el("ol");
+  const way = el("div", { class: "xp-way", tabindex: "0", role: "region", "aria-label": "Steps on the way" }, list);
+  const folded = el("details", { hidden: true }, summary, way);
   const text = el("div", { class: "xp-text", dir: "auto" });
   const scroll = el("div", { class: "xp-scroll", tabindex: "0", role: "region", "aria-label": "Answer as it comes" }, text);
   const final = el("div");
   root.append(el("div", { class: "xpander xpander-live" }, bar, folded, scroll, final));
 
+  // What is said again, a screen reader would read again.
+  const say = (node, told) => node.textContent !== told && (node.textContent = told);
   const askStop = () => {
     stop.disabled = true;
-    stop.textContent = "Stopping…";
+    say(stop, "Stopping…");
     model.send({ kind: "stop" });
     // A kernel that reads no messages while a cell runs is reached by an interrupt all the same.
     const unheard = () => model.get("interrupts") && model.get("running") && !model.get("stopping");
@@ -89,10 +92,10 @@ const render = ({ model, el: root }) => {
     if (live.html !== shownHtml) final.replaceChildren(cleaned((shownHtml = live.html)));
     let told = live.note || (running && !live.text ? "Waiting for the answer…" : "");
     if (live.lost && model.get("running")) told = "The kernel was restarted. Its task may run on: %xpander runs tells.";
-    if (note.textContent !== told) note.textContent = told; // said again, a screen reader would read it again
+    say(note, told);
     stop.hidden = !running;
     if (!running || stopping) stop.disabled = stopping;
-    stop.textContent = stop.disabled ? "Stopping…" : "Stop";
+    say(stop, stop.disabled ? "Stopping…" : "Stop");
     bar.hidden = !running && !told;
     scroll.setAttribute("aria-busy", running);
   };

@@ -20,8 +20,10 @@ from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.widgets.front import FrontEnd, source
 
-# Seconds between two updates: 20 a second are promised at the most, and text that comes in 10 looks the same.
-_PERIOD = 0.1
+# Seconds between two updates, first and later: 20 a second are promised at the most. An update has 1 KB around it,
+# which is more than most texts grow by meanwhile.
+_PERIODS = (0.1, 0.2)
+_FIRST = 10
 
 
 class LiveText(FrontEnd):
@@ -58,9 +60,9 @@ class LiveText(FrontEnd):
         self._stop = stop
         self._about = about
         self._empty()
+        self.on_msg(self._hear)  # before it opens: a page may ask at once
         LiveText._plain_layout = LiveText._plain_layout or Layout()
         super().__init__(**{"layout": LiveText._plain_layout, **traits})
-        self.on_msg(self._hear)
 
     def _empty(self) -> None:
         self._text: list[str] = []
@@ -141,12 +143,14 @@ class LiveText(FrontEnd):
         self._news.set()
 
     def _flush_often(self) -> None:
+        updates = 0
         while not self._over.is_set():
             self._news.wait()
             self._news.clear()
             with self._lock:
                 self._flush()
-            self._over.wait(_PERIOD)
+            updates += 1
+            self._over.wait(_PERIODS[updates > _FIRST])
 
     def _end_flusher(self) -> None:
         """Ends the thread that sends; what it hasn't sent yet waits for the next ``_flush``."""

@@ -35,7 +35,7 @@ from xpander_magics.widgets.live import LiveText
 
 # Seconds after a change until it is looked at, so that nothing is computed for each letter; and how many times
 # as long as that took is waited where it took long.
-_PAUSE, _PATIENCE = 0.4, 3.0
+_PAUSE, _PATIENCE, _LONGEST_PAUSE = 0.4, 3.0, 10.0
 # A second press within so many seconds is a double click, and not a wish for another run.
 _DOUBLE = 1.0
 _LAST_RUNS = 8
@@ -80,6 +80,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             *(self._live, self._defaults, self._last),
         )
         self.add_class("xpander-panel")
+        self.add_class("tex2jax_ignore")  # two amounts in dollars are no formula between them
         self._told: Options = session.defaults
         self._controls.show(session.defaults)
         self._show_chosen()
@@ -135,7 +136,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             self._newest += 1
             if self._due is not None:
                 self._due.cancel()
-            pause = max(_PAUSE, self._took * _PATIENCE)
+            pause = min(max(_PAUSE, self._took * _PATIENCE), _LONGEST_PAUSE)
             self._due = threading.Timer(pause, contextvars.copy_context().run, (self._refresh, self._newest))
             self._due.daemon = True
             self._due.start()
@@ -247,9 +248,9 @@ class Panel(w.VBox):  # type: ignore[misc]
         except Exception as error:
             self._show_problem(f"{type(error).__name__}: {error}")
         finally:
+            self._live.finish(html, note)
             with self._lock:
                 self._sending = self._run.disabled = False
-            self._live.finish(html, note)
             self._refresh_soon()
 
     def _outcome(self, runs: Runs, options: Options, *, several: bool) -> str:

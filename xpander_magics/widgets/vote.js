@@ -22,6 +22,7 @@ const render = ({ model, el: root }) => {
   let waits = true;
   let canUndo = false;
   let hasPair = false;
+  let takesBack = false;
   let known = ""; // the voter, as the kernel has it
   let restore;
 
@@ -81,7 +82,7 @@ const render = ({ model, el: root }) => {
   };
   // Which pair it is about goes along: a key that is pressed twice doesn't judge the next one.
   const cast = (choice) => !waits && hasPair && send({ kind: "vote", choice, ticket });
-  const takeBack = () => !waits && canUndo && send({ kind: "undo" });
+  const takeBack = () => !waits && canUndo && (takesBack = true) && send({ kind: "undo" });
   const openStanding = (open) => {
     table.hidden = !open;
     standing.setAttribute("aria-expanded", String(open));
@@ -115,9 +116,11 @@ const render = ({ model, el: root }) => {
       });
       asked.scrollTop = 0;
     }
+    const back = takesBack && "The last vote was taken back.";
+    takesBack = false;
     const names = message.last && `Last vote: ${SAID[message.last.choice]}. A was ${message.last.a}, B was ${message.last.b}.`;
     const end = pair ? "" : total ? "All pairs are judged." : "No pair is left to judge: the answers are the same.";
-    last.replaceChildren(...[names, end].filter(Boolean).map((line) => el("div", {}, line)));
+    last.replaceChildren(...[back, names, end].filter(Boolean).map((line) => el("div", {}, line)));
     usable();
     if (!pair) openStanding(true);
     else if (!table.hidden) model.send({ kind: "standing" });

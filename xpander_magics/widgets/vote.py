@@ -6,6 +6,8 @@ names are shown, with the next pair.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import threading
 from typing import Any
 
@@ -16,6 +18,8 @@ from xpander_magics.store.votes import Vote
 from xpander_magics.tables import standing_bundle
 from xpander_magics.votes import Voting
 from xpander_magics.widgets.front import FrontEnd, source
+
+_QUIET = 0.5  # seconds without a vote
 
 
 class VoteView(FrontEnd):
@@ -32,6 +36,7 @@ class VoteView(FrontEnd):
         self.voting = voting
         self._lock = threading.RLock()
         self._ticket = 0  # of the pair that is shown: a second click on the same doesn't judge the next
+        self._renewal = threading.Timer(0, self._renew)
         super().__init__()
         self.on_msg(self._hear)
 
@@ -44,36 +49,55 @@ class VoteView(FrontEnd):
         with self._lock:
             vote = self.voting.cast(choice)
             self._turn()
-            return vote
+        self.renew_static()
+        return vote
 
     def undo(self) -> Vote | None:
         """Takes the voter's newest vote back, and asks its pair again; None where there is none."""
         with self._lock:
             vote = self.voting.undo()
             self._turn()
-            return vote
+        self.renew_static()
+        return vote
 
     def _turn(self) -> None:
         self._ticket += 1
         self._show()
 
     def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        kind = message.get("kind") if isinstance(message, dict) else None
         try:
             with self._lock:
-                if kind == "ready":
-                    self._show()
-                elif kind == "vote":
-                    self.cast(message.get("choice")) if message.get("ticket") == self._ticket else self._show()
-                elif kind == "undo":
-                    self.undo()
-                elif kind == "voter":
-                    self.voting.change_voter(message.get("name"))
-                    self._turn()
-            if kind == "standing":
-                self.send({"kind": "standing", "html": self._standing()["text/html"]})
+                self._do(message if isinstance(message, dict) else {})
         except XpanderError as error:
             self.send({"kind": "error", "text": plain(str(error))})
+
+    def _do(self, message: dict[str, Any]) -> None:
+        kind = message.get("kind")
+        if kind == "standing":
+            self.send({"kind": "standing", "html": self._standing()["text/html"]})
+        elif kind in ("ready", "vote") and message.get("ticket") != self._ticket:
+            self._show()
+        elif kind in ("vote", "undo", "voter"):
+            if kind == "vote":
+                self.voting.cast(message.get("choice"))  # type: ignore[arg-type]  # it is checked there
+            elif kind == "undo":
+                self.voting.undo()
+            else:
+                self.voting.change_voter(message.get("name"))  # type: ignore[arg-type]
+            self._turn()
+            self._renew_soon()
+
+    def _renew_soon(self) -> None:
+        """Renews the static equivalent a little later, for all votes until then: the next pair must not wait for it."""
+        self._renewal.cancel()
+        # With this thread's context, in which ipykernel keeps which message it is that an output belongs to.
+        self._renewal = threading.Timer(_QUIET, contextvars.copy_context().run, [self._renew])
+        self._renewal.daemon = True
+        self._renewal.start()
+
+    def _renew(self) -> None:
+        with contextlib.suppress(XpanderError):  # who votes or asks for the standing next is told
+            self.renew_static()
 
     def _show(self) -> None:
         """Sends what there is to see: the pair without its names, and the names of the one before."""
