@@ -172,7 +172,7 @@ def test_a_live_view_costs_little(kernel: Kernel) -> None:
     assert all(live_text(message) in said for message in news)
     seconds = float(kernel.text("print(run.latency_s)"))
     assert 2 <= len(news) <= 20 * seconds
-    assert sum(len(live_text(message)) for message in news) <= 3 * len(said)
+    assert sum(len(live_text(message)) for message in news) <= 2 * len(said)
     kinds = [message["msg_type"] for message in messages if message["msg_type"] in ("clear_output", "display_data")]
     # The view, what stands in for it; then the final rendering, which takes their place.
     assert kinds == ["display_data", "display_data", "clear_output", "display_data"]

@@ -24,6 +24,8 @@ _TAGS = {
 }
 FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
+AS_IT_IS = "tex2jax_ignore mathjax_ignore"
+"""The classes that keep front ends from typesetting what stands between two dollar signs; Markdown goes without."""
 _LONGEST_NOTE = 100
 
 
@@ -129,10 +131,10 @@ def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str
     """A run for a notebook, as safe HTML; ``shown`` is left out."""
     parts = ["" if _told_by_error(run) else answer_html(run, view), _steps_html(run.events)]
     if _streamed(run):
-        parts.insert(0, f'<div style="{_PRE}">{escape(_streamed(run))}</div>')
+        parts.insert(0, f'<div class="{AS_IT_IS}" style="{_PRE}">{escape(_streamed(run))}</div>')
     for note in _notes(run, shown):
-        parts.append(f'<div role="status" style="{_PRE}"><strong>{escape(note)}</strong></div>')
-    parts.append(f'<div style="{FOOT}">{escape(facts(run))}</div>')
+        parts.append(f'<div class="{AS_IT_IS}" role="status" style="{_PRE}"><strong>{escape(note)}</strong></div>')
+    parts.append(f'<div class="{AS_IT_IS}" style="{FOOT}">{escape(facts(run))}</div>')
     return f'<div class="xpander-run">{"".join(parts)}</div>'
 
 
@@ -148,9 +150,9 @@ def answer_html(run: Run, view: str = "auto") -> str:
     if view == "table":
         return _table_html(run)
     if view == "json" or _is_json(run, view):
-        return f'<pre style="{_PRE}">{escape(_pretty(run))}</pre>'
+        return f'<pre class="{AS_IT_IS}" style="{_PRE}">{escape(_pretty(run))}</pre>'
     if view == "text" or (view == "auto" and run.request.get("output_format") == "text"):
-        return f'<div style="{_PRE}">{escape(run.result)}</div>'
+        return f'<div class="{AS_IT_IS}" style="{_PRE}">{escape(run.result)}</div>'
     return safe_html(run.result)
 
 
@@ -189,9 +191,10 @@ def _table_html(run: Run) -> str:
     head, rows = _table_of(run)
     if head is not None:
         top = f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr></thead>"
-        return f"<table>{top}<tbody>{''.join(f'<tr>{table_cells(row)}</tr>' for row in rows)}</tbody></table>"
+        body = "".join(f"<tr>{table_cells(row)}</tr>" for row in rows)
+        return f'<table class="{AS_IT_IS}">{top}<tbody>{body}</tbody></table>'
     body = "".join(f"<tr><th>{escape(name)}</th>{table_cells(values)}</tr>" for name, *values in rows)
-    return f"<table><tbody>{body}</tbody></table>"
+    return f'<table class="{AS_IT_IS}"><tbody>{body}</tbody></table>'
 
 
 def table_cells(values: Iterable[Any]) -> str:
@@ -208,7 +211,8 @@ def _steps_html(events: list[Event]) -> str:
     if not steps:
         return ""
     items = "".join(f'<li style="{_PRE}">{escape(f"{kind}: {text}")}</li>' for kind, text in steps)
-    return f"<details><summary>{len(steps)} step{'s' * (len(steps) > 1)}</summary><ol>{items}</ol></details>"
+    summary = f"{len(steps)} step{'s' * (len(steps) > 1)}"
+    return f'<details class="{AS_IT_IS}"><summary>{summary}</summary><ol>{items}</ol></details>'
 
 
 _STEPS = {

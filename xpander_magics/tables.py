@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.display import FOOT, as_shown, escape
+from xpander_magics.display import AS_IT_IS, FOOT, as_shown, escape
 from xpander_magics.matrix import NO_ANSWER, Matrix, Summary, matrix_of
 from xpander_magics.results import utc_now
 from xpander_magics.safety import plain
@@ -50,7 +50,7 @@ def runs_bundle(runs: Runs, matrix: Matrix | None = None) -> dict[str, Any]:
     foot = f'<div style="{FOOT}">{escape(head)}</div>'
     return {
         "text/plain": "\n".join(part for part in (_columned(names, cells), more, head, _columned(*sums)) if part),
-        "text/html": f'<div class="xpander-runs">{_table(names, cells)}{notes}{foot}{_table(*sums)}</div>',
+        "text/html": f'<div class="xpander-runs {AS_IT_IS}">{_table(names, cells)}{notes}{foot}{_table(*sums)}</div>',
     }
 
 
@@ -225,10 +225,10 @@ def standing_bundle(contest: Contest, votes: Sequence[Vote]) -> dict[str, Any]:
         cells = [[r["configuration"], str(r["votes"]), _interval(r, "strength", sign="+")] for r in found]
         tables.append(("Strengths (Bradley–Terry, log-odds)", ["configuration", "votes", "strength (95%)"], cells))
         told.append("Strength 0 is the average; a strength 1 higher wins with odds of 2.7 to 1.")
-    notes = "".join(f"<div>{escape(line)}</div>" for line in told)
+    shown = [_captioned(*table) for table in tables] + [f"<div>{escape(line)}</div>" for line in told]
     return {
         "text/plain": "\n".join([*(f"{title}\n{_columned(head, cells)}\n" for title, head, cells in tables), *told]),
-        "text/html": f'<div class="xpander-standing">{"".join(_captioned(*table) for table in tables)}{notes}</div>',
+        "text/html": f'<div class="xpander-standing {AS_IT_IS}">{"".join(shown)}</div>',
     }
 
 

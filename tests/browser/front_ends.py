@@ -26,11 +26,10 @@ LOAD = "%load_ext xpander_magics"
 
 # What Jupyter's own pages say of themselves on the console, none of it about a widget.
 NOISE = (
-    # A notebook that was never opened before has no workspace, and no settings of its own.
-    "the server responded with a status of 404",
     # A kernel that is restarted, or ended with its test, cuts its sockets.
     "WebSocket connection to",
     "Connection lost, reconnecting",
+    "Could not restore the debugger state",
     # Notebook 7 asks for JupyterLab's file browser, which it doesn't have.
     "Command 'filebrowser:open-path' not registered",
     "Cannot read properties of undefined (reading 'schema')",

@@ -164,8 +164,8 @@ class LiveText(FrontEnd):
     def _flush(self) -> None:
         """Sends what is new, if there is anything."""
         # Nobody has asked for the text yet, perhaps because this kernel reads no messages while a cell runs, and
-        # a front end may have missed how it began. Sent again whenever it has doubled, it stays linear.
-        if not self.seen and self._length >= 2 * self._whole_at:
+        # a front end may have missed how it began. Sent again whenever it has grown fourfold, it stays linear.
+        if not self.seen and self._length >= 4 * self._whole_at:
             self._sent = self._sent_steps = 0
         new = len(self._text) > self._sent or len(self._steps) > self._sent_steps
         if new or self._note != self._sent_note:

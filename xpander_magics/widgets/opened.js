@@ -70,7 +70,8 @@ const makeOpened = ({ data, cells, state, ask, textOf, isText, step, closed }) =
     closed();
   };
   node.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
+    if (event.key === "Escape" && event.target.matches("textarea, input")) title.focus(); // what was typed stays
+    else if (event.key === "Escape") close();
     else if (event.altKey && event.key === "ArrowUp") step(-1);
     else if (event.altKey && event.key === "ArrowDown") step(1);
     else return;
