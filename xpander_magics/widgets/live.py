@@ -24,6 +24,7 @@ from xpander_magics.widgets.front import FrontEnd, source
 # which is more than most texts grow by meanwhile.
 _PERIODS = (0.1, 0.2)
 _FIRST = 10
+_LONG = 10_000
 
 
 class LiveText(FrontEnd):
@@ -164,8 +165,9 @@ class LiveText(FrontEnd):
     def _flush(self) -> None:
         """Sends what is new, if there is anything."""
         # Nobody has asked for the text yet, perhaps because this kernel reads no messages while a cell runs, and
-        # a front end may have missed how it began. Sent again whenever it has grown fourfold, it stays linear.
-        if not self.seen and self._length >= 4 * self._whole_at:
+        # a front end may have missed how it began. Sent again whenever it has grown fourfold, it stays linear; by the
+        # time it is long, every front end is there.
+        if not self.seen and 4 * self._whole_at <= self._length < _LONG:
             self._sent = self._sent_steps = 0
         new = len(self._text) > self._sent or len(self._steps) > self._sent_steps
         if new or self._note != self._sent_note:
