@@ -30,11 +30,12 @@ from fault_server import KEY
 from sweep_service import SETTLE, Model, SweepService
 
 from xpander_magics.cell import Options
+from xpander_magics.config import Settings
 from xpander_magics.errors import NotFoundError, ServiceError, StoreError
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run
-from xpander_magics.session import Session, Settings
+from xpander_magics.session import Session
 from xpander_magics.tally import Tally
 
 ENDED = ("completed", "failed", "error", "stopped")

@@ -16,11 +16,11 @@ LAYERS = (
     *("cell", "commands", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
-    *("attendance", "tally", "pairs", "votes", "standing", "outcomes"),
+    *("attendance", "tally", "matrix", "pairs", "votes", "standing", "outcomes"),
     *("planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("display", "matrix", "tables", "widgets", "complete", "actions", "magic", "__init__"),
+    *("display", "tables", "widgets", "complete", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 

@@ -20,6 +20,7 @@ import xpander_magics as xp
 from xpander_magics import grid as grids
 from xpander_magics.cell import Options, parse_cell
 from xpander_magics.client import Client
+from xpander_magics.config import Settings
 from xpander_magics.errors import (
     ConfigError,
     InvalidRequestError,
@@ -31,7 +32,7 @@ from xpander_magics.errors import (
 )
 from xpander_magics.grid import Grid, make_grid, rows_of
 from xpander_magics.results import Run
-from xpander_magics.session import Session, Settings
+from xpander_magics.session import Session
 
 SECRET = "sk-a-secret-of-mine-0815"
 

@@ -23,8 +23,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from xpander_magics import errors
 from xpander_magics.client import Client
+from xpander_magics.config import Settings
 from xpander_magics.limits import Deadline, Impatient, Pacer, Throttle, shared_pacer
-from xpander_magics.session import Session, Settings, default_session
+from xpander_magics.session import Session, default_session
 
 GET = "GET */llm_providers"
 

@@ -7,11 +7,14 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from comm.base_comm import BaseComm
+from IPython.core.interactiveshell import InteractiveShell
 
 from xpander_magics.contract import Event
 from xpander_magics.results import Run
 from xpander_magics.widgets.live import LiveText
+from xpander_magics.widgets.running import LiveView
 
 ALPHABET = "abc é \n日本\U0001f600\U00010348<>&"
 
@@ -196,6 +199,28 @@ def test_stop_is_heard_once_and_text_is_no_state() -> None:
     assert (live.running, live.stopping) == (False, False)
     assert "secret" not in str(live.get_state())
     assert "<p>end" not in str(live.get_state())
+
+
+def test_closed_views_leave_the_next_one_whole() -> None:
+    """Guards against a layout that all share, and that ``Widget.close_all()`` has closed for all."""
+    first = LiveText()
+    first.layout.close()
+    first.close()
+    first.close()
+    first.begin()
+    say(first, "nobody hears")
+    first.finish()
+    assert LiveText().layout.comm is not None
+
+
+@pytest.mark.parametrize("status", ["completed", "executing"])
+def test_a_stop_that_comes_after_the_end_interrupts_nobody(shell: InteractiveShell, status: str) -> None:
+    """Guards against a word to stop that meets the next cell: this thread would be interrupted."""
+    view = LiveView("auto")
+    view._run, view._text = Run(status=status), LiveText()
+    view.close()
+    view._stop()
+    time.sleep(0)
 
 
 def test_a_faded_view_keeps_next_to_nothing() -> None:

@@ -45,12 +45,39 @@ def test_models_of_one_name_are_told_apart_by_their_providers() -> None:
 
 def test_each_setting_may_vary() -> None:
     runs = [
-        run(requested_effort="low", request={"think_mode": "harder", "id": "thread-1"}, target="a", version="2"),
-        run(request={"think_mode": "default", "id": "thread-2"}, target="b", version="draft"),
+        run(requested_effort="low", request={"think_mode": "harder"}, target="a", version="2"),
+        run(request={"think_mode": "default"}, target="b", version="draft"),
     ]
     matrix = matrix_of(runs)
-    assert matrix.settings == ["effort", "think", "target", "version", "thread"]
-    assert matrix.names == ["low · harder · a · 2 · thread-1", "default effort · default · b · draft · thread-2"]
+    assert matrix.settings == ["effort", "think", "target", "version"]
+    assert matrix.names == ["low · harder · a · 2", "default effort · default · b · draft"]
+
+
+def filled(template: str, **variables: Any) -> Run:
+    return run("x", template=template, prompt=template.format(**variables), variables=variables)
+
+
+def test_templates_that_compete_are_a_setting() -> None:
+    runs = [filled(template, q=q) for q in "ab" for template in ("Say {q}", "Please say {q}")]
+    matrix = matrix_of(runs)
+    assert (matrix.settings, matrix.names) == (["prompt"], ["Say {q}", "Please say {q}"])
+    assert matrix.cells == {(0, 0): [0], (0, 1): [1], (1, 0): [2], (1, 1): [3]}
+
+
+def test_templates_that_dont_compete_are_none() -> None:
+    apart = matrix_of([filled("Say {q}", q="a"), filled("Please say {q}", q="b")])
+    assert (apart.settings, len(apart.inputs)) == ([], 2)
+    literal = matrix_of([filled("Say a"), filled("Say b")])
+    assert (literal.settings, len(literal.inputs)) == ([], 2)
+    alike = matrix_of([run("x", template=template, prompt="a", variables={"q": "a"}) for template in "12"])
+    assert (alike.settings, alike.cells) == ([], {(0, 0): [0, 1]})
+
+
+def test_no_two_configurations_have_one_name() -> None:
+    templates = (f"{'x' * 100} {{q}} 1", f"{'x' * 100} {{q}} 2", f"{'x' * 59}… #2", f"{'x' * 100} {{q}} 3")
+    names = matrix_of([filled(template, q=1) for template in templates]).names
+    assert len(set(names)) == 4
+    assert max(map(len, names)) < 70
 
 
 def test_what_a_run_turned_out_to_use_makes_no_configuration() -> None:
@@ -79,6 +106,25 @@ def test_inputs_are_told_apart_by_all_variables_and_shown_by_those_that_vary() -
     matrix = matrix_of([run("x", prompt="p", variables=row) for row in rows])
     assert (matrix.variables, matrix.varying) == (["text", "lang", "n"], ["text", "n"])
     assert matrix.columns()["inputs"] == [["a", "[1]"], ["b", "[2]"]]
+
+
+def test_what_holds_dicts_or_lists_comes_last() -> None:
+    rows = [{"payload": {"id": n}, "tags": [n], "text": text} for n, text in enumerate("ab")]
+    matrix = matrix_of([run("x", prompt="p", variables=row) for row in rows])
+    assert matrix.columns()["names"] == ["text", "payload", "tags"]
+    assert matrix.columns()["inputs"][0] == ["a", '{"id": 0}', "[0]"]
+
+
+def test_the_order_of_variables_makes_no_input() -> None:
+    rows = [{"a": 1, "b": 2}, {"b": 2, "a": 1}]
+    assert matrix_of([run("x", prompt="p", variables=row) for row in rows]).cells == {(0, 0): [0, 1]}
+
+
+def test_another_conversation_is_another_input() -> None:
+    threads = ("one", "two", "one")
+    matrix = matrix_of([run("x", prompt="p", request={"id": thread}, model="p/m") for thread in threads])
+    assert (matrix.settings, matrix.cells) == ([], {(0, 0): [0, 2], (1, 0): [1]})
+    assert matrix.columns()["inputs"] == [["one"], ["two"]]
 
 
 def test_where_no_variable_varies_the_prompt_is_the_input() -> None:

@@ -19,12 +19,13 @@ from pandas.testing import assert_frame_equal
 
 import xpander_magics as xp
 from xpander_magics.cell import parse_cell
+from xpander_magics.config import Settings
 from xpander_magics.errors import TaskFailed
 from xpander_magics.grid import Grid
-from xpander_magics.outcomes import HELD, Entry, Runs, has_failed
-from xpander_magics.results import Run
+from xpander_magics.outcomes import HELD, Entry, Runs
+from xpander_magics.results import Run, has_failed
 from xpander_magics.safety import plain
-from xpander_magics.session import Session, Settings
+from xpander_magics.session import Session
 from xpander_magics.store.frames import frame_of
 from xpander_magics.tables import show_runs
 

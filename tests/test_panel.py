@@ -6,15 +6,17 @@ import contextlib
 import functools
 import re
 import shlex
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
-from fault_server import FaultServer, hang, reply
+from fault_server import Action, FaultServer, Request, hang, reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
@@ -115,9 +117,10 @@ def agent(name: str, kind: str = "agent", **more: Any) -> Agent:
 def test_targets_are_named_so_that_a_cell_means_no_other() -> None:
     entries = [agent("b"), agent("A"), agent("both"), agent("Both", "workflow"), agent("-x"), agent("{{ x }}")]
     entries += [agent("agent:b"), agent("", id="nameless"), agent("old", status="INACTIVE")]
+    entries += [agent("turned\u202e", id="turned"), agent("half\ud800", id="half")]
     assert list(written(entries)) == [
         *("b", "A", "agent:id-both-agent", "workflow:id-Both-workflow", "agent:id--x-agent"),
-        *("agent:id-{{ x }}-agent", "agent:id-agent:b-agent", "agent:nameless", "old"),
+        *("agent:id-{{ x }}-agent", "agent:id-agent:b-agent", "agent:nameless", "old", "agent:turned", "agent:half"),
     ]
     listed = targets_from([agent("b", description="Says\u202e b"), agent("a"), agent("0", status="INACTIVE")])
     assert [choice.value for choice in listed] == ["a", "b", "0"]
@@ -220,11 +223,51 @@ def test_threads_share_one_client_and_one_store(connected: LocalServer) -> None:
 
 def test_the_lowest_rate_of_several_holds(service: FaultServer) -> None:
     with Client(service.key, service.url) as client:
-        said: list[float | None] = []
-        client.pace = said.append  # type: ignore[method-assign]
-        with client.paced(60), client.paced(None), client.paced(30):
-            pass
-    assert said == [60, 60, 30, 60, 60, None]
+        gaps: list[float] = []
+        client.pace(40)
+        # A client that was made since shares the service's rate, and doesn't take away what another holds to.
+        with client.paced(60), Client(service.key, service.url) as other, other.paced(30), client.paced(None):
+            gaps.append(client._pacer._gap)
+            other.close()
+            gaps.append(client._pacer._gap)
+        gaps.append(client._pacer._gap)
+        client.pace(None)
+        gaps.append(client._pacer._gap)
+    assert gaps == [2.0, 2.0, 1.5, 0.0]
+
+
+def test_what_was_made_for_one_service_goes_to_no_other(environment: pytest.MonkeyPatch, service: FaultServer) -> None:
+    environment.setenv("XPANDER_API_KEY", service.key)
+    with FaultServer() as costly, contextlib.closing(Session()) as session:
+        environment.setenv("XPANDER_BASE_URL", service.url)
+        grid = session.grid(Options("writer"), "hello", {})
+        environment.setenv("XPANDER_BASE_URL", costly.url)
+        session.disconnect()
+        with pytest.raises(ConfigError, match="It was made for"):
+            session.sweep(grid, lambda tally: None)
+        assert not costly.requests("POST *")
+
+
+def test_a_change_of_service_never_shows_another_meanwhile(
+    environment: pytest.MonkeyPatch, service: FaultServer, server: LocalServer
+) -> None:
+    environment.setenv("XPANDER_API_KEY", service.key)
+    environment.setenv("XPANDER_BASE_URL", service.url)
+    with contextlib.closing(Session()) as session:
+        session.start_local()
+        seen, over = set(), threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                with contextlib.suppress(ConfigError):
+                    seen.add(session.client.base_url)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        session.start_local()
+        over.set()
+        looking.join()
+    assert service.url not in seen
 
 
 def test_a_sweep_tells_a_listener_of_its_events(notebook: Notebook) -> None:
@@ -292,6 +335,37 @@ def test_what_is_chosen_is_the_default_of_later_cells(notebook: Notebook, panel:
     assert not panel._controls._efforts["low"].value
 
 
+def test_what_a_cell_chose_while_it_runs_stays(notebook: Notebook, panel: Panel) -> None:
+    notebook.run("%xpander use echo")
+    default_session().defaults = replace(default_session().defaults, target="slow-writer", context="facts")
+    panel._controls.repeat.value = 3  # the cell is still under way, and the panel hasn't heard of what it chose
+    assert default_session().defaults == Options("slow-writer", context="facts", repeat=3)
+    panel._cell_ran()
+    assert (panel._controls.target.value, panel._controls.repeat.value) == ("slow-writer", 3)
+
+
+def test_a_secret_is_refused_and_not_repeated(
+    notebook: Notebook, panel: Panel, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("SOME_TOKEN", "hunter2-hunter2")
+    before = notebook.newest_tasks()
+    notebook.ns["said"] = "so hunter2-hunter2"
+    choose(panel, "{{ said }}")
+    panel._press()
+    until(lambda: not panel._sending)
+    assert "SOME_TOKEN" in panel._problem.value
+    assert notebook.newest_tasks() == before
+    until(lambda: "***" in panel._variables.value)
+    states = str([one.get_state() for one in (panel, *parts_of(panel))])
+    assert "hunter2" not in states
+    assert default_session().client.key.reveal() not in states
+
+
+def parts_of(widget: Any) -> list[Any]:
+    parts = [part for child in getattr(widget, "children", ()) for part in (child, *parts_of(child))]
+    return [*parts, *(getattr(widget, name) for name in ("layout", "style") if hasattr(widget, name))]
+
+
 def test_half_a_name_is_no_default(panel: Panel) -> None:
     choose(panel)
     for typed in ("ech", "retired-writer", "-"):
@@ -353,6 +427,7 @@ def test_two_presses_send_once(notebook: Notebook, panel: Panel) -> None:
     before = notebook.newest_tasks()
     together(8, panel._run.click)
     until(lambda: not panel._sending and panel.runs)
+    panel._pressed = time.monotonic()
     panel._run.click()  # the second click of a double one, where the run was quick
     assert not panel._sending
     assert len(set(notebook.newest_tasks()) - set(before)) == 1
@@ -437,6 +512,43 @@ def test_lists_that_fail_say_so_and_names_can_be_typed(
     panel.close()
 
 
+def after(event: threading.Event, action: Action) -> Action:
+    """An answer that waits for the test's word."""
+
+    def act(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        event.wait(20)
+        return action(server, connection, request)
+
+    return act
+
+
+def test_lists_that_come_late_are_of_the_service_that_is_chosen_now(
+    environment: pytest.MonkeyPatch, service: FaultServer, shell: InteractiveShell
+) -> None:
+    environment.setenv("XPANDER_BASE_URL", service.url)
+    environment.setenv("XPANDER_API_KEY", service.key)
+    environment.setattr(InteractiveShell, "_instance", shell)
+    go_on = threading.Event()
+    service.on("GET /v1/agents*", after(go_on, reply()), times=1)
+    panel = xp.panel()
+    until(lambda: service.requests("GET /v1/agents*"))
+    with FaultServer() as other:
+        shell.run_line_magic("config", f"XpanderMagics.base_url = {other.url!r}")
+        panel._cell_ran()
+        go_on.set()
+        until(lambda: panel._lists.ready and panel._controls.target.choices)
+        assert other.requests("GET /v1/agents*")
+        panel.close()
+
+
+def test_nonsense_of_a_front_end(panel: Panel) -> None:
+    for content in ("text", None, 7, [], {"kind": []}, {"kind": "shown"}, {"kind": "shown", "view": "x" * 10_000}):
+        for one in (panel._copy, panel._live):
+            one._handle_custom_msg(content, [])
+    assert not panel._copy.is_seen
+    assert not panel._sending
+
+
 def test_without_a_key(environment: pytest.MonkeyPatch, shell: InteractiveShell) -> None:
     environment.setattr(InteractiveShell, "_instance", shell)
     panel = xp.panel()
@@ -465,8 +577,12 @@ def test_a_closed_panel_hears_nothing_more(notebook: Notebook, panels: Callable[
     count = len(notebook.shell.events.callbacks["post_run_cell"])
     panel = panels()
     assert len(notebook.shell.events.callbacks["post_run_cell"]) == count + 1
+    parts = parts_of(panel)
     panel.close()
     panel.close()
+    assert all(part.comm is None for part in parts)
+    panel._refresh_soon()
+    assert not any(isinstance(t, threading.Timer) and t is panel._due and t.is_alive() for t in threading.enumerate())
     assert len(notebook.shell.events.callbacks["post_run_cell"]) == count
 
 

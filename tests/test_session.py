@@ -11,9 +11,10 @@ import pytest
 from notebook_shell import Notebook
 
 from xpander_magics.cell import Options
+from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, NotFoundError, TaskFailed
 from xpander_magics.results import Run
-from xpander_magics.session import Session, Settings, default_session
+from xpander_magics.session import Session, default_session
 
 
 def test_reply_keeps_target_and_settings(notebook: Notebook) -> None:

@@ -12,9 +12,10 @@ from fault_server import FaultServer, drop, hang, reply
 
 from xpander_magics.calls import MARK
 from xpander_magics.cell import parse_cell
+from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, TemplateError
 from xpander_magics.results import Run, utc_now
-from xpander_magics.session import Session, Settings
+from xpander_magics.session import Session
 from xpander_magics.store import Store
 from xpander_magics.tally import Tally
 

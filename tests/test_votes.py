@@ -19,12 +19,14 @@ from test_board import Front
 from test_kernel import running_kernel
 
 import xpander_magics as xp
+from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
+from xpander_magics.matrix import matrix_of
 from xpander_magics.outcomes import Entry, Runs
 from xpander_magics.pairs import Ballot, Contest, Pair
 from xpander_magics.results import Run
-from xpander_magics.session import Session, Settings
+from xpander_magics.session import Session
 from xpander_magics.standing import bradley_terry, strengths_frame, votes_frame, wilson, win_rates_frame
 from xpander_magics.store import Store
 from xpander_magics.store.votes import Vote
@@ -124,7 +126,7 @@ def test_sides_and_repeats_are_shuffled() -> None:
 def test_the_least_voted_pairs_come_first_and_inputs_are_spread() -> None:
     contest = Contest(crossed("abc", 4))
     by_bob = [vote_of(pair, voter="bob") for pair in all_of(Ballot(contest, [], "bob", 5), "bob")]
-    of_a_and_b = [v for v in by_bob if {contest.side(v.left_run), contest.side(v.right_run)} == {"p/a", "p/b"}]
+    of_a_and_b = [v for v in by_bob if {contest.side(v.left_run), contest.side(v.right_run)} == {"a", "b"}]
     pairs = all_of(Ballot(contest, of_a_and_b, "ada", 1))
     assert len(pairs) == 12
     assert frozenset((0, 1)) not in [two for _, two in matchups(pairs)[:8]]
@@ -185,12 +187,12 @@ def test_what_makes_no_pair(given: dict[str, Any]) -> None:
     ("given", "names"),
     [
         ({"requested_effort": "high"}, ["low", "high"]),
-        ({"think_mode": "harder"}, ["default", "harder"]),
+        ({"request": {"think_mode": "harder"}}, ["default think", "harder"]),
         ({"target": "editor"}, ["writer", "editor"]),
-        ({"version": "draft"}, ["default", "draft"]),
-        ({"requested_model": "b", "requested_effort": "high"}, ["p/a · low", "p/b · high"]),
+        ({"version": "draft"}, ["default version", "draft"]),
+        ({"requested_model": "b", "requested_effort": "high"}, ["a · low", "b · high"]),
         ({"template": "Please: {{ q }}", "prompt": "Please: 1"}, ["{{ q }}", "Please: {{ q }}"]),
-        ({"requested_model": None, "provider": "p", "model": "b"}, ["p/a", "p/b"]),
+        ({"requested_model": None, "provider": "p", "model": "b"}, ["a", "default model"]),
     ],
 )
 def test_configurations_are_named_by_what_varies(given: dict[str, Any], names: list[str]) -> None:
@@ -201,12 +203,21 @@ def test_configurations_are_named_by_what_varies(given: dict[str, Any], names: l
     assert Ballot(contest, [], "ada", 1).total == 1
 
 
-def test_no_two_configurations_have_one_name() -> None:
-    long = "x" * 100
-    templates = (f"{long} 1", f"{long} 2", f"{'x' * 59}… #2", f"{long} 3")
-    names = Contest([answered("a", 1, t, template=t, prompt=t) for t in templates]).names
-    assert len(set(names)) == 4
-    assert max(map(len, names)) < 70
+def test_all_is_as_on_the_board() -> None:
+    runs = crossed("abc", 3, repeats=2)
+    for broken in (*runs[:2], runs[6]):  # all that the first has to say on the first input, and a repeat
+        broken.status, broken.result = "failed", None
+    runs[8].result, runs[10].result = "the  same\n", "the same"
+    contest, matrix = Contest(runs), matrix_of(runs)
+    assert contest.names == matrix.names == ["a", "b", "c"]
+    for run, outcome in zip(runs, matrix.outcomes, strict=True):
+        if outcome.usable:
+            assert contest.answers[run.run_id][2:] == (outcome.input, outcome.answer)
+            assert contest.side(run.run_id) == matrix.names[outcome.configuration]
+        else:
+            assert run.run_id not in contest.answers
+    assert contest.answers[runs[8].run_id].text == contest.answers[runs[10].run_id].text
+    assert Contest(runs[:2]).names == []
 
 
 def test_ten_thousand_runs_are_paired_as_they_are_asked() -> None:
@@ -296,6 +307,9 @@ def test_nothing_to_judge_says_why(store: Store) -> None:
 
 def test_a_vote_by_command_and_its_refusals(store: Store) -> None:
     left, right, other = answered("a", 1, "x"), answered("b", 1, "y"), answered("b", 2, "z")
+    other_prompt = answered("a", 1, "z", template="Please: {{ q }}", prompt="Please: 1")
+    assert cast(store, left, other_prompt, "right", "ada").choice == "right"
+    assert cast(store, left, answered("a", 1, "z"), "skip", "ada").choice == "skip"  # a repeat
     vote = cast(store, left, right, "both-bad", "ada")
     assert store.votes.select([left.run_id, right.run_id]) == [vote]
     assert cast(store, left, right, "undo", "ada") == vote
@@ -303,6 +317,7 @@ def test_a_vote_by_command_and_its_refusals(store: Store) -> None:
         ((left, right), "undo", "has no vote on these two runs"),
         ((left, left), "left", "the same one"),
         ((left, other), "left", "asked different things"),
+        ((left, answered("b", 1, "z", request={"id": "thread"})), "left", "asked different things"),
         ((left, Run(status="failed", error_type="TaskFailed")), "left", "no answer to judge: it is TaskFailed"),
         ((left, right), "up", "A vote takes left, right"),
     ):
@@ -341,12 +356,12 @@ def test_votes_as_a_frame_and_win_rates() -> None:
     votes.append(Vote(*left_right[0][::-1], "right", "bob"))  # the other way round: b again
     frame = votes_frame(contest, votes)
     assert list(frame["winner"].astype("object").where(frame["winner"].notna(), None)) == [
-        *("p/b", "p/a", "p/b", None, None, None, "p/b")
+        *("b", "a", "b", None, None, None, "b")
     ]
     assert frame["left_run_id"][6] == left_right[0][1]
     assert frame["created_at"][0] == votes[0].added_at
     (row,) = win_rates_frame(contest, votes).to_dict("records")
-    assert (row["configuration"], row["opponent"]) == ("p/b", "p/a")
+    assert (row["configuration"], row["opponent"]) == ("b", "a")
     counts = [row[name] for name in ("wins", "losses", "both_good", "both_bad", "skipped")]
     assert counts == [3, 1, 1, 1, 1]
     assert (row["win_rate"], row["low"], row["high"]) == (0.75, *wilson(3, 4))
@@ -454,13 +469,13 @@ def test_the_standing_shows_strengths_where_three_compete() -> None:
     for shown in bundle.values():
         assert "Strengths (Bradley–Terry" in shown
         assert "60 votes by 1 person on 3 configurations" in shown
-        assert "p/a" in shown
+        assert "configuration" in shown
     strengths = strengths_frame(contest, votes)
-    assert list(strengths["configuration"].sort_values()) == ["p/a", "p/b", "p/c"]
+    assert list(strengths["configuration"].sort_values()) == ["a", "b", "c"]
     assert int(strengths["votes"].sum()) == 2 * 48
     two = standing_bundle(Contest(crossed("ab", 1)), [])
     assert two["text/plain"].startswith("No votes yet: 2 configurations")
-    assert "p/a" not in two["text/html"]
+    assert "configuration</th>" not in two["text/html"]
 
 
 def test_hostile_names_are_harmless_in_the_standing() -> None:
@@ -535,10 +550,10 @@ def test_a_front_end_hears_no_name_before_the_vote(connected: LocalServer) -> No
         told = front.ask(kind="ready")
         assert {told["pair"]["a"], told["pair"]["b"]} < {f"<p>answer {n}</p>\n" for n in range(4)}
         state = kernel.text("print(json.dumps(view.get_state(['stand_in']) | {'keys': sorted(view.keys)}))")
-        telling = ["scripted", *ids, *(run_id[:8] for run_id in ids)]
+        telling = ["scripted", "echo", "think", *ids, *(run_id[:8] for run_id in ids)]
         assert not [word for word in telling if word in f"{told} {state} {front.shown}"]
         after = front.ask(kind="vote", choice="right", ticket=told["ticket"])
-        assert {after["last"]["a"], after["last"]["b"]} == {"scripted/echo", "scripted/think"}
+        assert {after["last"]["a"], after["last"]["b"]} == {"echo", "think"}
         assert (after["judged"], after["can_undo"]) == (1, True)
         # A second click on the same pair judges no other.
         assert front.ask(kind="vote", choice="right", ticket=told["ticket"])["judged"] == 1
@@ -553,6 +568,31 @@ def test_a_front_end_hears_no_name_before_the_vote(connected: LocalServer) -> No
             assert VIEW in next(out for out in outputs if out["msg_type"] == "display_data")["content"]["data"]
         kernel.text("%config XpanderMagics.widgets = False")
         assert kernel.text("%xpander vote runs").startswith("No votes yet: 2 configurations")
+
+
+SLOW = """\
+import sys, threading
+loaded = threading.Event()
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "statsmodels":
+            loaded.wait(60)
+sys.meta_path.insert(0, Slow())"""
+
+
+def test_a_vote_doesnt_wait_for_the_standing(connected: LocalServer) -> None:
+    with running_kernel() as kernel:
+        kernel.text(SWEPT)
+        kernel.text(SLOW)
+        front = Front(kernel, "runs.vote(voter='ada', seed=1)")
+        told = front.ask(kind="ready")
+        told = front.ask(kind="vote", choice="left", ticket=told["ticket"])
+        front.send(kind="standing")
+        told = front.ask(kind="vote", choice="both_bad", ticket=told["ticket"])
+        assert (told["kind"], told["judged"]) == ("pair", 2)
+        kernel.run("loaded.set()")
+        while "2 votes by 1 person" not in told.get("html", ""):  # what was asked before the second vote comes first
+            told = front.ask(kind="standing")
 
 
 def test_a_vote_that_cant_be_kept_isnt_shown_as_kept(runs: Runs, tmp_path: Path) -> None:

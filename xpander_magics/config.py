@@ -18,6 +18,30 @@ _KEYRING_SERVICE = "xpander_magics"
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What ``%config XpanderMagics`` sets; None leaves it to the environment.
+
+    Attributes:
+        connect_timeout, read_timeout, timeout, pause_wait: seconds; see ``Client`` and ``Engine``.
+        retries: how often a request is sent again at the most.
+        settle: seconds after which a call whose answer was lost, and that no task shows up for, has surely
+            started none, so that a sweep may send it again.
+        rate_limit: how many requests a minute the service allows; see ``Client``.
+    """
+
+    base_url: str | None = None
+    target: str | None = None
+    store: str | None = None
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    timeout: float = 600.0
+    retries: int = 5
+    pause_wait: float = 30.0
+    settle: float = 60.0
+    rate_limit: float | None = None
+
+
+@dataclass(frozen=True)
 class Key:
     """An API key and where it came from; only ``reveal`` gives it away."""
 

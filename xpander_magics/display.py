@@ -10,23 +10,25 @@ from __future__ import annotations
 import functools
 import html
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from xpander_magics import contract
 from xpander_magics.contract import Event, Record
 from xpander_magics.results import STREAMED, Run
-from xpander_magics.safety import plain
+from xpander_magics.safety import as_shown, plain
 
 _TAGS = {
     *("p", "br", "hr", "em", "strong", "s", "blockquote", "code", "pre", "a", "ul", "ol", "li"),
-    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span"),
 }
 FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
 AS_IT_IS = "tex2jax_ignore mathjax_ignore"
 """The classes that keep front ends from typesetting what stands between two dollar signs; Markdown goes without."""
 _LONGEST_NOTE = 100
+_PRICE = re.compile(r"\$(?=\d)")
 
 
 def safe_html(markdown: str) -> str:
@@ -37,6 +39,7 @@ def safe_html(markdown: str) -> str:
         _markdown().render(plain(markdown)),
         tags=_TAGS,
         attributes={"a": {"href", "title"}, "ol": {"start"}},
+        set_tag_attribute_values={"span": {"class": AS_IT_IS}},
         url_schemes={"http", "https"},
         link_rel="noopener noreferrer",
     )
@@ -46,7 +49,14 @@ def safe_html(markdown: str) -> str:
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    found = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    found.add_render_rule("text", _text)
+    return found
+
+
+def _text(_renderer: Any, tokens: Sequence[Any], index: int, _options: Any, _env: Any) -> str:
+    """Text as HTML; a price's dollar sign stands by itself, or two prices would be typeset as a formula."""
+    return _PRICE.sub("<span>$</span>", html.escape(tokens[index].content))
 
 
 def facts(run: Run) -> str:
@@ -199,10 +209,6 @@ def _table_html(run: Run) -> str:
 
 def table_cells(values: Iterable[Any]) -> str:
     return "".join(f"<td>{escape(as_shown(value))}</td>" for value in values)
-
-
-def as_shown(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _steps_html(events: list[Event]) -> str:

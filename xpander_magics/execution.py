@@ -218,7 +218,8 @@ class Execution:
         if not self._plan.call.attempts:
             done = "Nothing was sent."
         elif self._plan.on_interrupt == "detach" and not run.stopping:
-            done = f"Its task runs on; %xpander show {run.run_id[:8]} collects it."
+            # Where a kernel reads no messages while a cell runs, the word to stop it may only come after this.
+            done = f"Its task was left running; %xpander show {run.run_id[:8]} tells what became of it."
         elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
             done = "Its task was stopped."
         else:
@@ -282,8 +283,7 @@ def judge(
 
 def _why(run: Run) -> str:
     """Why a run isn't completed, in a line."""
+    if run.status == "stopped":  # what it has said so far is no reason
+        return f"The task of run {run.run_id[:8]} was stopped {'by its button' if run.stopping else 'before it ended'}."
     said = (run.result or "").strip()
-    told = f": {said[:300]}" if said else "."
-    if run.status == "stopped":
-        return f"The task of run {run.run_id[:8]} was stopped before it ended{told if said else '.'}"
-    return f"The task of run {run.run_id[:8]} ended as {run.status}{told}"
+    return f"The task of run {run.run_id[:8]} ended as {run.status}{f': {said[:300]}' if said else '.'}"

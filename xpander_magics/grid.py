@@ -19,7 +19,7 @@ from xpander_magics import cell
 from xpander_magics.client import Client
 from xpander_magics.contract import SECRET_FIELDS
 from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
-from xpander_magics.plan import Plan, check_prompt, fill_plan, redactor
+from xpander_magics.plan import Job, Plan, check_prompt, redactor
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor
 from xpander_magics.targets import Target
@@ -39,58 +39,12 @@ class Input(NamedTuple):
     terms: int = 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of a grid, with all that another process needs to send it."""
-
-    number: int
-    run_id: str
-    sweep_id: str
-    prompt: str = field(repr=False)
-    variables: dict[str, Any] = field(repr=False)
-    template: str = field(repr=False)
-    terms: Terms = field(repr=False)
-    setting: dict[str, Any]
-    thread: str | None
-    repeat: int
-    timeout: float | None
-    usage: bool
-
-    def plan(self, client: Client, redact: Redactor, run: Run | None = None) -> Plan:
-        """The run made ready to be sent; ``run`` is what has been kept of it."""
-        run = run or Run(run_id=self.run_id)
-        run.sweep_id, run.number, run.repeat = self.sweep_id, self.number, self.repeat
-        run.template, run.variables = redact(self.template), redact(self.variables)
-        # What has come of it stays: making the plan describes what was asked. What was asked stays, too, where it
-        # was kept: a grid that was restored lacks its secrets, and would make another key of it.
-        kept = _TOLD if run.task_id else ()
-        known = {name: getattr(run, name) for name in (*kept, *(_ASKED if run.cache_key else ()))}
-        plan = fill_plan(
-            run,
-            self.terms,
-            self.setting,
-            self.prompt,
-            client,
-            redact,
-            thread=self.thread,
-            timeout=self.timeout,
-            usage=self.usage,
-        )
-        vars(run).update(known)
-        plan.call.sent_at = run.sent_at
-        return plan
-
-
-_ASKED = ("request", "cache_key")
-# What the service says of a run, where it has one already.
-_TOLD = ("provider", "model", "effort", "think_mode", "title", "target_id", "thread_id", "tags", "note")
-
-
 @dataclass
 class Grid:
     """All runs of a sweep, by numbers: the repeats of one setting of one input are neighbours.
 
     Attributes:
+        base_url: the service that it was made for.
         jobs: the most that are under way at once.
         rpm: the most requests a minute; None for what the service allows.
         cached: whether kept runs that asked the same are reused.
@@ -103,6 +57,7 @@ class Grid:
     inputs: Sequence[Input] = field(repr=False)
     terms: Sequence[Terms] = field(repr=False)
     redact: Redactor = field(repr=False)
+    base_url: str
     repeat: int = 1
     jobs: int = _JOBS
     rpm: float | None = None
@@ -215,6 +170,7 @@ class Grid:
             inputs=[Input(*one) for one in told["inputs"]],
             terms=terms,
             redact=redactor(terms, (), client, allow_secrets=True),
+            base_url=client.base_url,
             withheld=told["withheld"],
         )
 
@@ -269,6 +225,7 @@ def make_grid(
         inputs=inputs,
         terms=terms,
         redact=redactor(terms, (one.prompt for one in inputs), client, allow_secrets=bool(options.allow_secrets)),
+        base_url=client.base_url,
         repeat=options.repeat or 1,
         jobs=options.jobs or _JOBS,
         rpm=options.rpm,
@@ -292,6 +249,7 @@ def grid_of(rows: Iterable[tuple[str, cell.Options]], client: Client, find_run: 
         inputs=[Input(prompt, {}, number) for number, prompt in enumerate(prompts)],
         terms=terms,
         redact=redactor(terms, prompts, client, allow_secrets=False),
+        base_url=client.base_url,
     )
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -157,6 +157,8 @@ class Pacer:
         self._clock = clock
         self._period = period
         self._most = 0
+        self._rate: float | None = None
+        self._rates: list[float | None] = []  # of those who hold to one for a while
         self._gap = self._learned = 0.0
         self._held_until = self._slowed_at = self._paced_at = -math.inf
         self._sent: deque[float] = deque(maxlen=_RECENT)
@@ -173,8 +175,21 @@ class Pacer:
     def set_rate(self, per_minute: float | None) -> None:
         """At most so many requests a minute, evenly spaced; None for no limit."""
         with self._lock:
-            self._gap = 60.0 / per_minute if per_minute else 0.0
+            self._rate = per_minute
             self._decide()
+
+    @contextlib.contextmanager
+    def paced(self, per_minute: float | None) -> Iterator[None]:
+        """Holds to a rate for a while; of several at once, and of ``set_rate``'s, the lowest counts."""
+        with self._lock:
+            self._rates.append(per_minute)
+            self._decide()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._rates.remove(per_minute)
+                self._decide()
 
     def set_window(self, most: int | None) -> None:
         """At most so many requests in any 60 seconds (``period``); None for no limit.
@@ -250,7 +265,9 @@ class Pacer:
             self._decide()
 
     def _decide(self) -> None:
-        """Whether anyone has to wait: a hold implies a learned gap."""
+        """The gap between two requests, and whether anyone has to wait: a hold implies a learned gap."""
+        lowest = min(filter(None, (self._rate, *self._rates)), default=None)
+        self._gap = 60.0 / lowest if lowest else 0.0
         self._limited = bool(self._gap or self._most or self._learned)
 
     def _spacing(self) -> float:

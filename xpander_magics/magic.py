@@ -14,9 +14,10 @@ from traitlets import Bool, Enum, Float, Integer, Unicode
 from xpander_magics import cell, errors
 from xpander_magics.actions import Actions
 from xpander_magics.commands import command_help, parse_command
+from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, XpanderError
 from xpander_magics.safety import plain
-from xpander_magics.session import Session, Settings, default_session
+from xpander_magics.session import Session, default_session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -1,7 +1,8 @@
 """The runs of a sweep as a matrix: inputs by configurations, with equal answers counted. No widget, no I/O.
 
-An *input* is what was asked: the variables of a prompt, or the prompt itself. A *configuration* is one combination of
-the settings that vary. A *cell* is where they meet: one run, or its repeats.
+An *input* is what was asked: the variables of a prompt, the prompt, and what its conversation has had before. A
+*configuration* is one combination of the settings that vary; a prompt template is one of these where several were
+filled in with the same variables. A *cell* is where the two meet: one run, or its repeats.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xpander_magics.contract import WAITING
-from xpander_magics.display import as_shown
-from xpander_magics.outcomes import has_failed
-from xpander_magics.results import Run
-from xpander_magics.safety import plain
+from xpander_magics.results import Run, has_failed
+from xpander_magics.safety import as_shown, plain
 from xpander_magics.store.values import to_json
 
 EQUAL = "Answers are equal if they differ in white space alone; JSON, if it holds the same values."
@@ -27,12 +26,17 @@ ERROR = "ended as failed, error or unknown, or with an error's name"
 """What counts as an error, for people."""
 
 NO_ANSWER = -1  # in place of an answer's number: none has come yet
+_SETTINGS = ("model", "effort", "think", "target", "version", "prompt")
 _PASSED = 0.5
 _PREVIEW = 160
+_LONGEST_NAME = 60
 
 
 class Input(NamedTuple):
-    """What was asked: the variables' values as text, by their names, and the prompt."""
+    """What was asked: the variables' values as text, by their names, and the prompt.
+
+    Of competing prompts it is the first.
+    """
 
     variables: dict[str, str]
     prompt: str
@@ -42,10 +46,13 @@ class Outcome(NamedTuple):
     """What the matrix keeps of a run.
 
     Attributes:
+        usable: whether it has an answer that can be judged.
         answer: the number of its answer; equal answers have one number.
         status: the task's, with the error's name where it completed all the same.
     """
 
+    run_id: str
+    usable: bool
     input: int
     configuration: int
     answer: int
@@ -83,7 +90,7 @@ class Matrix:
     Attributes:
         settings: the settings that vary.
         configurations: their values, in the order in which they appear; one without any where nothing varies.
-        variables: the names of all variables.
+        variables: the names of all variables, those that hold lists and dicts last.
         outcomes: what became of the runs, in their order.
         answers: the texts of the answers, harmless for a terminal; of equal ones the first.
         cells: the numbers of the runs of each input and configuration, in the order of the repeats.
@@ -104,11 +111,14 @@ class Matrix:
 
     @property
     def names(self) -> list[str]:
-        """The configurations' names."""
-        return [
-            " · ".join(value or f"default {name}" for name, value in zip(self.settings, values, strict=True)) or "runs"
-            for values in self.configurations
-        ]
+        """A short name for each configuration, harmless anywhere but in HTML; no two are alike."""
+        names: dict[str, None] = {}
+        for values in self.configurations:
+            told = zip(self.settings, values, strict=True)
+            name = " · ".join(_short(value or f"default {setting}") for setting, value in told) or "runs"
+            alike = (name, *(f"{name} #{number}" for number in range(2, len(names) + 2)))
+            names[next(one for one in alike if one not in names)] = None
+        return list(names)
 
     @property
     def scorers(self) -> list[str]:
@@ -174,10 +184,9 @@ class Matrix:
         previews = [preview(text) for text in self.answers]
         return {
             "configurations": [
-                {"name": plain(name), **summary._asdict(), "scores": [summary.scores.get(name) for name in scorers]}
+                {"name": name, **summary._asdict(), "scores": [summary.scores.get(name) for name in scorers]}
                 for name, summary in zip(self.names, self.summaries(), strict=True)
             ],
-            "settings": self.settings,
             "scorers": [plain(name) for name in scorers],
             "names": [plain(name) for name in names] or ["prompt"],
             "inputs": [[preview(text) for text in one] for one in inputs],
@@ -212,60 +221,116 @@ class Matrix:
         return sorted(found)
 
 
+class _Asked(NamedTuple):
+    """What was asked of a run, and how: equal for repeats."""
+
+    settings: tuple[str | None, ...]
+    thread: str | None
+    variables: str
+    prompt: str
+
+
 def matrix_of(runs: Iterable[Run]) -> Matrix:
     """The matrix of these runs; of each it keeps no more than what it shows."""
-    asked: list[dict[str, str | None]] = []
-    given: list[tuple[dict[str, Any], str]] = []
+    asked: dict[_Asked, int] = {}
+    which: list[int] = []
+    variables: dict[str, dict[str, Any]] = {}
     outcomes: list[Outcome] = []
     answers: dict[tuple[str, str], int] = {}
     texts: list[str] = []
+    same: dict[str | None, str | None] = {}  # a text that thousands of runs have is kept once
     for run in runs:
-        asked.append(_asked(run))
-        given.append((run.variables, plain(run.prompt or "")))
+        one = _asked(run, same)
+        variables.setdefault(one.variables, run.variables)
+        which.append(asked.setdefault(one, len(asked)))
         outcomes.append(_outcome(run, answers, texts))
-    settings = [name for name in (asked[0] if asked else ()) if len({one[name] for one in asked}) > 1]
-    # A column of --over that says what the model is, is a setting and makes no input of its own.
-    told = dict.fromkeys(name for variables, _ in given for name in variables) if settings else {}
-    for (variables, _), own in zip(given, asked, strict=True):
-        said = [value for name in settings if (value := own[name]) is not None]
-        said += [value.partition("/")[2] for value in said]
-        for name in [name for name in told if variables.get(name) not in said]:
-            del told[name]
-    _shorten_models(asked)
+    compete = _templates_compete(asked)
+    vary = [
+        number
+        for number, values in enumerate(zip(*(one.settings for one in asked), strict=True))
+        if len(set(values)) > 1 and (_SETTINGS[number] != "prompt" or compete)
+    ]
+    told = _told(asked, variables, vary)
+    threads = len({one.thread for one in asked}) > 1
+    models = _short_models(one.settings[0] for one in asked)
     configurations: dict[tuple[str | None, ...], int] = {}
-    inputs: dict[tuple[str, str], int] = {}
+    inputs: dict[tuple[str, ...], int] = {}
     kept: list[Input] = []
-    for number, ((variables, prompt), own) in enumerate(zip(given, asked, strict=True)):
-        left = {name: value for name, value in variables.items() if name not in told}
-        key = to_json(left), prompt
+    nested: set[str] = set()
+    places: list[tuple[int, int]] = []
+    for one in asked:
+        left = {name: value for name, value in variables[one.variables].items() if name not in told}
+        key = _sorted_json(left), one.thread or "", "" if compete and left else one.prompt
         if key not in inputs:
             inputs[key] = len(inputs)
-            kept.append(Input({name: plain(as_shown(value)) for name, value in left.items()}, prompt))
-        place = configurations.setdefault(tuple(own[name] for name in settings), len(configurations))
-        outcomes[number] = outcomes[number]._replace(input=inputs[key], configuration=place)
-    names = list(dict.fromkeys(name for one in kept for name in one.variables))
-    return Matrix(settings, list(configurations), names, kept, outcomes, texts)
+            if threads:
+                left = {**left, "thread": one.thread}
+            nested.update(name for name, value in left.items() if isinstance(value, (dict, list)))
+            kept.append(Input({name: plain(as_shown(value)) for name, value in left.items()}, plain(one.prompt)))
+        chosen = (models.get(one.settings[0]), *one.settings[1:])
+        values = tuple(chosen[number] for number in vary)
+        places.append((inputs[key], configurations.setdefault(values, len(configurations))))
+    for number, place in enumerate(which):
+        outcomes[number] = outcomes[number]._replace(input=places[place][0], configuration=places[place][1])
+    names = sorted(dict.fromkeys(name for one in kept for name in one.variables), key=nested.__contains__)
+    return Matrix([_SETTINGS[number] for number in vary], list(configurations), names, kept, outcomes, texts)
 
 
-def _asked(run: Run) -> dict[str, str | None]:
-    """The settings that were asked for: what wasn't is known of those runs alone that were sent."""
-    parts = (run.requested_provider, run.requested_model)
-    return {
-        "model": "/".join(part for part in parts if part) if run.requested_model else None,
-        "effort": run.requested_effort,
-        "think": run.request.get("think_mode"),
-        "target": run.target,
-        "version": run.version,
-        "thread": run.request.get("id"),
-    }
+def _asked(run: Run, same: dict[str | None, str | None]) -> _Asked:
+    """What was asked of a run. Settings are those that were asked for: what the service chose is known of those alone
+    that were sent."""
+    model = None
+    if run.requested_model:
+        model = "/".join(part for part in (run.requested_provider, run.requested_model) if part)
+    settings = (
+        model,
+        run.requested_effort,
+        run.request.get("think_mode"),
+        run.target or run.target_id,
+        run.version,
+        run.template,
+    )
+    thread = run.request.get("id")
+    texts = (_sorted_json(run.variables), run.prompt or "")
+    variables, prompt = (same.setdefault(text, text) or "" for text in texts)
+    return _Asked(
+        tuple(same.setdefault(value, value) for value in settings),
+        thread if isinstance(thread, str) else None,
+        variables,
+        prompt,
+    )
 
 
-def _shorten_models(asked: list[dict[str, str | None]]) -> None:
-    """Leaves the providers out, if the models are told apart without them."""
-    models = {model: model.partition("/")[2] or model for one in asked if (model := one["model"])}
-    if len(set(models.values())) == len(models):
-        for one in asked:
-            one["model"] = models.get(one["model"] or "")
+def _sorted_json(variables: dict[str, Any]) -> str:
+    return to_json(dict(sorted(variables.items(), key=lambda item: str(item[0]))))
+
+
+def _templates_compete(asked: Iterable[_Asked]) -> bool:
+    """Whether different templates made different prompts of the same variables."""
+    first: dict[str, _Asked] = {}
+    for one in asked:
+        other = first.setdefault(one.variables, one)
+        if one.variables != "{}" and one.settings[-1] != other.settings[-1] and one.prompt != other.prompt:
+            return True
+    return False
+
+
+def _told(asked: Iterable[_Asked], variables: dict[str, dict[str, Any]], vary: Sequence[int]) -> set[str]:
+    """The variables that say no more than a setting does, such as a column of --over that holds the model's name."""
+    told = {name for some in variables.values() for name in some} if vary else set()
+    for one in asked:
+        said = [value for number in vary if (value := one.settings[number]) is not None]
+        said += [value.partition("/")[2] for value in said]
+        told -= {name for name in told if variables[one.variables].get(name) not in said}
+    return told
+
+
+def _short_models(models: Iterable[str | None]) -> dict[str | None, str]:
+    """The models without their providers, if they are told apart without them."""
+    short = {model: model.partition("/")[2] or model for model in models if model}
+    known: dict[str | None, str] = {}
+    known.update(short if len(set(short.values())) == len(short) else {model: model for model in short})
+    return known
 
 
 def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) -> Outcome:
@@ -279,6 +344,8 @@ def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) ->
             texts.append(plain(answer_of(run)))
     failed = has_failed(run)
     return Outcome(
+        run_id=run.run_id,
+        usable=is_usable(run),
         input=0,
         configuration=0,
         answer=answer,
@@ -291,6 +358,11 @@ def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) ->
         scores=dict(run.scores),
         noted=bool(run.note or run.tags),
     )
+
+
+def is_usable(run: Run) -> bool:
+    """Whether a run has an answer that can be judged: it completed, and without an error."""
+    return run.status == "completed" and run.error_type is None and run.result is not None
 
 
 def answer_of(run: Run) -> str:
@@ -314,6 +386,11 @@ def preview(text: str) -> str:
     """The beginning of a text, in one line."""
     line = " ".join(text[: 4 * _PREVIEW].split())
     return line if len(line) <= _PREVIEW and len(text) <= 4 * _PREVIEW else f"{line[: _PREVIEW - 1]}…"
+
+
+def _short(text: str) -> str:
+    line = " ".join(plain(text).split())
+    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from xpander_magics.cell import later
 from xpander_magics.errors import TaskFailed
-from xpander_magics.results import Run
+from xpander_magics.results import Run, has_failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -313,8 +313,3 @@ class Runs(Sequence[Run]):
 
         bundle: dict[str, Any] = runs_bundle(self)
         return bundle
-
-
-def has_failed(run: Run | State) -> bool:
-    """Whether a run ended without an answer that can be used."""
-    return run.status in ("failed", "error", "stopped", "unknown") or run.error_type is not None

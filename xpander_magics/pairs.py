@@ -1,33 +1,32 @@
 """Which two answers are judged next. No I/O.
 
-Two answers make a *pair* where they answer the same input under different *configurations*: whatever of model,
-effort, think mode, target, version and prompt template varies among the runs. Of the repeats of a configuration one
-is drawn for each input, so each person judges two configurations once on each input.
+Two answers make a *pair* where they answer the same input under different configurations, both as ``matrix`` has
+them. Of the repeats of a configuration one is drawn for each input, so each person judges two configurations once on
+each input.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from xpander_magics.matrix import matrix_of
 from xpander_magics.results import Run
-from xpander_magics.safety import plain
-from xpander_magics.store.values import to_json
 from xpander_magics.store.votes import Vote
-
-_LONGEST_NAME = 60
 
 
 class Answer(NamedTuple):
-    """A usable answer: its run, and the numbers of its configuration and its input."""
+    """A usable answer: its run, and the numbers of its configuration, its input and its text.
+
+    Equal answers have the same text.
+    """
 
     run_id: str
     configuration: int
     input: int
-    digest: bytes
+    text: int
 
 
 class Pair(NamedTuple):
@@ -41,73 +40,25 @@ class Contest:
     """The usable answers among some runs: completed, and without an error.
 
     Attributes:
-        names: the configurations, by what varies among them, in the order in which the runs have them.
+        names: the configurations that have such answers, in the order in which the runs have them.
         answers: by their run's id.
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        usable = [run for run in runs if is_usable(run)]
-        same_template = len({run.template for run in usable}) <= 1
-        configurations: dict[tuple[str | None, ...], int] = {}
-        inputs: dict[tuple[str | None, ...], int] = {}
+        matrix = matrix_of(runs)
+        usable = [outcome for outcome in matrix.outcomes if outcome.usable]
+        competing = sorted({outcome.configuration for outcome in usable})
+        names = matrix.names
+        self.names = [names[configuration] for configuration in competing]
+        number = {configuration: number for number, configuration in enumerate(competing)}
         self.answers: dict[str, Answer] = {}
-        for run in usable:
-            configuration = configurations.setdefault(tuple(_configuration_of(run).values()), len(configurations))
-            input_ = inputs.setdefault(input_of(run, same_template), len(inputs))
+        for run_id, _, input_, configuration, text, *_ in usable:
             # What a reused run answers counts once.
-            self.answers.setdefault(run.run_id, Answer(run.run_id, configuration, input_, _digest(run)))
-        self.names = _names(list(configurations))
+            self.answers.setdefault(run_id, Answer(run_id, number[configuration], input_, text))
 
     def side(self, run_id: str) -> str:
         """The name of the configuration of a run."""
         return self.names[self.answers[run_id].configuration]
-
-
-def is_usable(run: Run) -> bool:
-    return run.status == "completed" and run.error_type is None and run.result is not None
-
-
-def _configuration_of(run: Run) -> dict[str, str | None]:
-    """What may vary between two answers to one input; what was asked for, else what the service did."""
-    model = (run.requested_provider, run.requested_model) if run.requested_model else (run.provider, run.model)
-    return {
-        "target": run.target or run.target_id,
-        "version": run.version,
-        "model": "/".join(part for part in model if part) or None,
-        "effort": run.requested_effort or run.effort,
-        "think": run.think_mode,
-        "prompt": run.template,
-    }
-
-
-def input_of(run: Run, same_template: bool) -> tuple[str | None, ...]:
-    """Equal for runs that were asked the same: the variables, what a conversation has had before, and the prompt, but
-    where several prompt templates compete."""
-    variables = to_json(dict(sorted(run.variables.items(), key=lambda item: str(item[0]))))
-    thread = run.request.get("id")
-    prompt = run.prompt if same_template or not run.variables else None
-    return variables, thread if isinstance(thread, str) else None, prompt
-
-
-def _digest(run: Run) -> bytes:
-    answer = to_json(run.output) if run.output is not None else (run.result or "").strip()
-    return hashlib.blake2b(answer.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _names(configurations: Sequence[tuple[str | None, ...]]) -> list[str]:
-    """A short name for each configuration; no two are alike."""
-    varying = [number for number, values in enumerate(zip(*configurations, strict=True)) if len(set(values)) > 1]
-    names: list[str] = []
-    for values in configurations:
-        told = " · ".join(_short(values[number]) for number in varying) or "the only configuration"
-        alike = (told, *(f"{told} #{number}" for number in range(2, len(names) + 2)))
-        names.append(next(name for name in alike if name not in names))
-    return names
-
-
-def _short(value: str | None) -> str:
-    text = " ".join(plain(value or "default").split())
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
 
 
 class Ballot:
@@ -144,7 +95,7 @@ class Ballot:
         self._votes: Counter[Any] = Counter()  # by pair of configurations, by input, and by both
         self.identical, self.total = 0, 0
         for chosen in self._chosen.values():
-            alike = sum(_pairs(count) for count in Counter(answer.digest for answer in chosen.values()).values())
+            alike = sum(_pairs(count) for count in Counter(answer.text for answer in chosen.values()).values())
             self.identical += alike
             self.total += _pairs(len(chosen)) - alike
         for vote in votes:
@@ -166,7 +117,7 @@ class Ballot:
         if vote.voter != self._voter:
             return
         chosen = self._chosen[left.input]
-        alike = chosen[left.configuration].digest == chosen[right.configuration].digest
+        alike = chosen[left.configuration].text == chosen[right.configuration].text
         before = len(self._own)
         self._own[matchup] += by
         self._own = +self._own  # without those that are 0
@@ -216,7 +167,7 @@ class Ballot:
             for number in self._inputs_of[first]
             if second in self._chosen[number]
             and (number, first, second) not in self._own
-            and self._chosen[number][first].digest != self._chosen[number][second].digest
+            and self._chosen[number][first].text != self._chosen[number][second].text
         )
         return min(fits, key=lambda number: (self._votes[number, first, second], self._votes[number]), default=None)
 

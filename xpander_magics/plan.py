@@ -41,6 +41,53 @@ class Plan:
     wants_json: bool = False
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run of a grid, with all that another process needs to send it."""
+
+    number: int
+    run_id: str
+    sweep_id: str
+    prompt: str = field(repr=False)
+    variables: dict[str, Any] = field(repr=False)
+    template: str = field(repr=False)
+    terms: Terms = field(repr=False)
+    setting: dict[str, Any]
+    thread: str | None
+    repeat: int
+    timeout: float | None
+    usage: bool
+
+    def plan(self, client: Client, redact: Redactor, run: Run | None = None) -> Plan:
+        """The run made ready to be sent; ``run`` is what has been kept of it."""
+        run = run or Run(run_id=self.run_id)
+        run.sweep_id, run.number, run.repeat = self.sweep_id, self.number, self.repeat
+        run.template, run.variables = redact(self.template), redact(self.variables)
+        # What has come of it stays: making the plan describes what was asked. What was asked stays, too, where it
+        # was kept: a grid that was restored lacks its secrets, and would make another key of it.
+        kept = _TOLD if run.task_id else ()
+        known = {name: getattr(run, name) for name in (*kept, *(_ASKED if run.cache_key else ()))}
+        plan = fill_plan(
+            run,
+            self.terms,
+            self.setting,
+            self.prompt,
+            client,
+            redact,
+            thread=self.thread,
+            timeout=self.timeout,
+            usage=self.usage,
+        )
+        vars(run).update(known)
+        plan.call.sent_at = run.sent_at
+        return plan
+
+
+_ASKED = ("request", "cache_key")
+# What the service says of a run, where it has one already.
+_TOLD = ("provider", "model", "effort", "think_mode", "title", "target_id", "thread_id", "tags", "note")
+
+
 def make_plan(
     options: cell.Options,
     template: str,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -52,8 +51,6 @@ class Resources:
         }
         self._key = key_from(self.base_url, api_key)
         self._rated = False
-        self._rates: list[float | None] = []
-        self._rating = threading.Lock()
         self._pacer = shared_pacer(self.base_url)
         self._pacer.set_window(window)
         self._http = Transport(
@@ -90,19 +87,9 @@ class Resources:
         self._rated = per_minute is not None
         self._pacer.set_rate(per_minute)
 
-    @contextlib.contextmanager
-    def paced(self, per_minute: float | None) -> Iterator[None]:
-        """Holds to a rate for a while, as ``pace`` does; where several threads do so at once, to the lowest."""
-        self._rate(lambda: self._rates.append(per_minute))
-        try:
-            yield
-        finally:
-            self._rate(lambda: self._rates.remove(per_minute))
-
-    def _rate(self, change: Callable[[], None]) -> None:
-        with self._rating:
-            change()
-            self.pace(min((rate for rate in self._rates if rate), default=None))
+    def paced(self, per_minute: float | None) -> AbstractContextManager[None]:
+        """Holds all clients of this service to a rate for a while; of several rates at once the lowest counts."""
+        return self._pacer.paced(per_minute)
 
     @property
     def pacer(self) -> Pace:

@@ -10,9 +10,12 @@ import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended
+
+if TYPE_CHECKING:
+    from xpander_magics.store.sweeps import State
 
 # Fields of the task that have a column of their own; the rest is ``metadata``.
 _IN_COLUMNS = frozenset(
@@ -232,6 +235,11 @@ class Run:
         from xpander_magics.display import run_bundle
 
         return run_bundle(self)
+
+
+def has_failed(run: Run | State) -> bool:
+    """Whether a run ended without an answer that can be used."""
+    return run.status in ("failed", "error", "stopped", "unknown") or run.error_type is not None
 
 
 def without_secret_fields(fields: dict[str, Any]) -> dict[str, Any]:

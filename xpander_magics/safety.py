@@ -38,6 +38,11 @@ def plain(text: str) -> str:
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
+def as_shown(value: Any) -> str:
+    """A value as text: text as it is, anything else as JSON; still to be made safe."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment's variables that look like secrets by their names, with their values.
 

@@ -9,12 +9,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from xpander_magics import config
 from xpander_magics.cell import Options
+from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.limits import Impatient
 from xpander_magics.results import Run
@@ -36,37 +37,18 @@ if TYPE_CHECKING:
     from xpander_magics.targets import Directory
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What ``%config XpanderMagics`` sets; None leaves it to the environment.
+class Session:
+    """What one kernel works with. A panel asks it from other threads than the cells do.
 
     Attributes:
-        connect_timeout, read_timeout, timeout, pause_wait: seconds; see ``Client`` and ``Engine``.
-        retries: how often a request is sent again at the most.
-        settle: seconds after which a call whose answer was lost, and that no task shows up for, has surely
-            started none, so that a sweep may send it again.
-        rate_limit: how many requests a minute the service allows; see ``Client``.
+        connections: how often the service, the key or a setting has changed: what was listed before is out of date.
     """
-
-    base_url: str | None = None
-    target: str | None = None
-    store: str | None = None
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    timeout: float = 600.0
-    retries: int = 5
-    pause_wait: float = 30.0
-    settle: float = 60.0
-    rate_limit: float | None = None
-
-
-class Session:
-    """What one kernel works with. A panel asks it from other threads than the cells do."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.defaults = Options()
         self.local: LocalServer | None = None
+        self.connections = 0
         self._login: tuple[str, str] | None = None  # a service's address and its key, which no other may see
         self._client: Client | None = None
         self._impatient: Client | None = None
@@ -78,10 +60,11 @@ class Session:
 
     def configure(self, settings: Settings) -> None:
         """Takes over changed settings; what was opened with the old ones is closed."""
-        if settings.store != self.settings.store:
-            self._close_store()
-        self.settings = settings
-        self.disconnect()
+        with self._opening:
+            if settings.store != self.settings.store:
+                self._close_store()
+            self.settings = settings
+            self.disconnect()
 
     @property
     def base_url(self) -> str | None:
@@ -91,13 +74,13 @@ class Session:
     @property
     def client(self) -> Client:
         """The client of the chosen service; raises AuthError or ConfigError where there can be none."""
-        if self.local is not None and not self.local.alive:
-            # It stays the choice: the next try must not go to a service that costs money.
-            raise ConfigError(
-                "The local server has ended. %xpander local starts it again; "
-                "%xpander local stop goes back to the configured service."
-            )
         with self._opening:
+            if self.local is not None and not self.local.alive:
+                # It stays the choice: the next try must not go to a service that costs money.
+                raise ConfigError(
+                    "The local server has ended. %xpander local starts it again; "
+                    "%xpander local stop goes back to the configured service."
+                )
             if self._client is None:
                 settings = self.settings
                 self._client = self._connect(
@@ -177,6 +160,7 @@ class Session:
     def disconnect(self) -> None:
         """Drops the client; the next call makes one anew."""
         with self._opening:
+            self.connections += 1
             for client in (self._client, self._impatient):
                 if client is not None:
                     client.close()
@@ -188,19 +172,22 @@ class Session:
 
         # The old one stays until the new one runs: a wrong file must not cost it and its threads.
         local = LocalServer.start(agents_file=agents_file, gguf=tuple(gguf))
-        self.stop_local()
-        self.local = local
-        self.disconnect()
+        self._go_over_to(local)
         return local
 
     def stop_local(self) -> bool:
         """Ends the local server and goes back to the configured service; False where none ran."""
-        local, self.local = self.local, None
-        if local is None:
-            return False
-        local.stop()
-        self.disconnect()
-        return True
+        return self._go_over_to(None)
+
+    def _go_over_to(self, local: LocalServer | None) -> bool:
+        """Changes the service; True where a local server ran."""
+        with self._opening:  # or a panel's thread would meanwhile take the configured service, which costs money
+            left, self.local = self.local, local
+            if left is not local:
+                self.disconnect()
+        if left is not None:
+            left.stop()
+        return left is not None
 
     def close(self) -> None:
         """Ends and closes all of it, and forgets what was chosen."""
@@ -211,9 +198,10 @@ class Session:
         self._close_store()
 
     def _close_store(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
+        with self._opening:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
 
     def plan(self, options: Options, template: str, variables: Mapping[str, Any]) -> Plan:
         """Options and a prompt made ready to be sent; see ``plan.make_plan``.
@@ -270,7 +258,7 @@ class Session:
         if len(self._grids) > _GRIDS_HELD:
             self._grids.pop(next(iter(self._grids)), None)
         with _watched(watch) as told:
-            return self._sweeps(executor).begin(grid, told, listen)
+            return self._sweeps(grid, executor).begin(grid, told, listen)
 
     def begun(self, runs: Runs) -> None:
         """Hears of the runs of a sweep before any of it is sent: whatever ends it, they are found again."""
@@ -292,13 +280,13 @@ class Session:
     def _resume(self, kept: KeptSweep, runs: Runs | None, watch: Watch | None, executor: Executor | None) -> Runs:
         grid = self._grid_of(kept)
         with _watched(watch) as told:
-            return self._sweeps(executor).resume(grid.sweep_id, grid, runs, told)
+            return self._sweeps(grid, executor).resume(grid.sweep_id, grid, runs, told)
 
     def retry(self, runs: Runs, watch: Watch | None = None) -> None:
         """Sends those of the runs that failed again; raises as ``Sweeps.retry``."""
         grid = self._grid_of(self.store.sweeps.find(runs.sweep_id, self.client.base_url), runs.grid)
         with _watched(watch) as told:
-            self._sweeps(None).retry(grid, runs, told)
+            self._sweeps(grid, None).retry(grid, runs, told)
 
     def planned(self, grid: Grid, number: int) -> Run:
         """A run as it would be sent."""
@@ -325,17 +313,16 @@ class Session:
         grid.redact = grid.redact.joined(self.redactor())
         return grid
 
-    def _sweeps(self, executor: Executor | None) -> Sweeps:
+    def _sweeps(self, grid: Grid, executor: Executor | None) -> Sweeps:
         from xpander_magics.sweeps import Sweeps
 
-        settings = self.settings
+        settings, client = self.settings, self.client
+        if grid.base_url != client.base_url:  # a cell may have changed it while a panel's thread made the grid
+            raise ConfigError(
+                f"It was made for {grid.base_url}; this kernel now talks to {client.base_url}. Try again."
+            )
         return Sweeps(
-            self,
-            self.client,
-            self.store,
-            pause_wait=settings.pause_wait,
-            settle=settings.settle,
-            executor=executor,
+            self, client, self.store, pause_wait=settings.pause_wait, settle=settings.settle, executor=executor
         )
 
     def dry_run(self, planned: Plan | Grid, options: Options) -> str:

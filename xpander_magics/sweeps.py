@@ -13,9 +13,9 @@ from xpander_magics.contract import ENDED
 from xpander_magics.errors import AuthError, ConfigError, XpanderError
 from xpander_magics.execution import Listener
 from xpander_magics.grid import Grid
-from xpander_magics.outcomes import Entry, Runs, Sweeping, has_failed
+from xpander_magics.outcomes import Entry, Runs, Sweeping
 from xpander_magics.plan import Plan
-from xpander_magics.results import Run
+from xpander_magics.results import Run, has_failed
 from xpander_magics.scheduler import Attended, Scheduler, count
 from xpander_magics.store import Store
 from xpander_magics.store.sweeps import State

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.display import AS_IT_IS, FOOT, as_shown, escape
+from xpander_magics.display import AS_IT_IS, FOOT, escape
 from xpander_magics.matrix import NO_ANSWER, Matrix, Summary, matrix_of
 from xpander_magics.results import utc_now
-from xpander_magics.safety import plain
+from xpander_magics.safety import as_shown, plain
 
 if TYPE_CHECKING:
     from xpander_magics.outcomes import Runs
@@ -42,7 +42,7 @@ def runs_bundle(runs: Runs, matrix: Matrix | None = None) -> dict[str, Any]:
     head = plain(f"{len(runs):,} run{'s' * (len(runs) != 1)}{f': {told}' if told else ''} · sweep {runs.sweep_id[:8]}")
     more = f"… and {len(runs) - shown:,} more: .df has all of them." if len(runs) > shown else ""
     if _DIFFERS in names:
-        more = "\n".join(filter(None, (f"≠: another answer than {plain(matrix.names[0])}", more)))
+        more = "\n".join(filter(None, (f"≠: another answer than {matrix.names[0]}", more)))
     # Of the first of many, the sums would say nothing.
     summed = len(matrix.configurations) > 1 and _has_all(matrix, runs)
     sums = _summaries_of(matrix) if summed else ([], [])

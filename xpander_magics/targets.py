@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from xpander_magics.contract import Agent, Model, Provider
 from xpander_magics.errors import ConfigError, InvalidRequestError, NotFoundError, ServerError, did_you_mean
+from xpander_magics.safety import plain
 
 KINDS = ("agent", "workflow")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -208,8 +209,8 @@ def written(entries: Iterable[Agent]) -> dict[str, Agent]:
     found: dict[str, Agent] = {}
     for entry in known:
         name = str(entry.name or "")
-        plain = name == name.strip() and name[:1] not in ("", "-") and not name.startswith(("agent:", "workflow:"))
-        alone = plain and "{" not in name and count[name.casefold()] == 1
+        typed = name == plain(name).strip() and name[:1] not in ("", "-") and "{" not in name
+        alone = typed and not name.startswith(("agent:", "workflow:")) and count[name.casefold()] == 1
         found[name if alone else f"{entry.kind}:{entry.id}"] = entry
     return found
 

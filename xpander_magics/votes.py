@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.cell import one_of
 from xpander_magics.errors import ConfigError
-from xpander_magics.pairs import Ballot, Contest, Pair, input_of, is_usable
+from xpander_magics.matrix import is_usable
+from xpander_magics.pairs import Ballot, Contest, Pair
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.store.votes import CHOICES, Vote
@@ -164,7 +165,8 @@ def cast(store: Store, left: Run, right: Run, choice: str, voter: str | None = N
     for run in (left, right):
         if not is_usable(run):
             raise ConfigError(f"Run {run.run_id[:8]} has no answer to judge: it is {run.error_type or run.status}.")
-    if input_of(left, left.template == right.template) != input_of(right, left.template == right.template):
+    answers = Contest([left, right]).answers
+    if answers[left.run_id].input != answers[right.run_id].input:
         raise ConfigError("These two runs were asked different things; a vote compares answers to the same input.")
     sweep_id = left.sweep_id if left.sweep_id == right.sweep_id else None
     vote = Vote(left.run_id, right.run_id, choice, person, sweep_id=sweep_id)

@@ -28,9 +28,8 @@ from xpander_magics import errors
 from xpander_magics.attendance import Attendance, Halted, Taken
 from xpander_magics.client import Client
 from xpander_magics.config import Key
-from xpander_magics.grid import Job
 from xpander_magics.limits import Deadline, Pace
-from xpander_magics.plan import Plan
+from xpander_magics.plan import Job, Plan
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.store import Store

@@ -23,7 +23,8 @@ from fault_server import FaultServer  # noqa: E402
 from front_ends import LOAD, JupyterServer, NotebookPage, running_chromium  # noqa: E402
 
 from xpander_magics.cell import parse_cell  # noqa: E402
-from xpander_magics.session import Session, Settings  # noqa: E402
+from xpander_magics.config import Settings  # noqa: E402
+from xpander_magics.session import Session  # noqa: E402
 
 MODELS = ("openai/gpt-5", "openai/gpt-5-mini")
 EFFORTS = ("low", "high", "medium", "xhigh")

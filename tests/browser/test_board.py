@@ -253,6 +253,51 @@ def test_notes_and_tags_stay(open_notebook: Opens) -> None:
     expect(page.outputs(2).locator(".xpander-board")).to_have_count(0)
 
 
+def test_what_was_typed_and_not_kept_is_still_there(open_notebook: Opens) -> None:
+    """Guards against a note that is lost when another row is opened, a tag when another is removed."""
+    page = open_notebook(MADE, SMALL)
+    page.run(1)
+    board = board_of(page.run(2))
+    board.get_by_role("gridcell").nth(0).click()
+    side = board.get_by_role("region", name="a", exact=True)
+    note, tag = (side.get_by_role("textbox", name=name) for name in ("Note", "New tag"))
+    tag.fill("kept")
+    tag.press("Enter")
+    expect(side.get_by_role("button", name="Remove tag kept")).to_be_visible()
+    note.fill("half a note")
+    tag.fill("half a tag")
+    board.get_by_role("button", name="Next", exact=True).click()
+    expect(note).to_have_value("")
+    board.get_by_role("button", name="Previous", exact=True).click()
+    expect(note).to_have_value("half a note")
+    expect(side.get_by_text("Not kept yet.")).to_be_visible()
+    side.get_by_role("button", name="Remove tag kept").click()
+    expect(side.get_by_text("Kept, but for what is still typed here.")).to_be_visible()
+    expect(note).to_have_value("half a note")
+    expect(tag).to_have_value("half a tag")
+    side.get_by_role("button", name="Keep note").click()
+    tag.press("Enter")
+    expect(side.get_by_text("Kept.", exact=True)).to_be_visible()
+    expect(side.get_by_role("button", name="Remove tag half a tag")).to_be_visible()
+
+
+def test_rows_are_as_high_as_the_answers_need(open_notebook: Opens) -> None:
+    """Guards against rows of four lines for answers of one word, and long answers that are cut after one line."""
+    short, long = (
+        f"made(*[answer(f'input {{n}}', {answers}[n % 2], m) for n in range(4) for m in 'ab']).board()"
+        for answers in ("['bug', 'billing']", "['some words ' * 40, 'other words ' * 40]")
+    )
+    page = open_notebook(MADE, short, long)
+    page.run(1)
+    boards = [board_of(page.run(number)) for number in (2, 3)]
+    height = "node => node.closest('.xp-row').offsetHeight"
+    low, high = (board.get_by_role("gridcell").first.evaluate(height) for board in boards)
+    assert low < 0.75 * high
+    count = "node => node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight)"
+    lines = [board.get_by_role("gridcell").first.locator(".xp-clamp").evaluate(count) for board in boards]
+    assert [round(number) for number in lines] == [1, 3]
+
+
 def test_hostile_runs_do_nothing(open_notebook: Opens) -> None:
     """Guards against markup from answers, variables, models, notes and steps that becomes part of the page."""
     attack = "<img src=x onerror=window.evil=1><script>window.evil=1</script>[x](javascript:window.evil=1)\\x1b\\u202e"

@@ -84,9 +84,26 @@ def test_stop_stops_what_an_interrupt_would_leave(open_notebook: Opens, front_en
         if "'stopped'" in outputs.inner_text():
             break
     expect(outputs).to_contain_text("'stopped'")
+    expect(page.outputs(2)).to_contain_text("was stopped by its button")
+    expect(page.outputs(2)).to_contain_text("stopped · scripted/echo")
     # The classic notebook knows no subshells: there the interrupt comes first, and the word to stop after it.
-    heard = "was stopped before it ended" if front_end == "lab" else "Its task runs on"
-    expect(page.outputs(2)).to_contain_text(heard)
+    expect(page.outputs(2).get_by_text("Its task was left running")).to_have_count(int(front_end == "classic"))
+
+
+@pytest.mark.parametrize("front_end", ["lab", "notebook"])
+def test_keys_on_it_are_no_commands_of_the_notebook(open_notebook: Opens, front_end: str) -> None:
+    """Guards against an x on Stop that cuts the cell, and against keys that are dead once another cell is clicked."""
+    page = open_notebook(SLOW, "%%xpander echo --payload s\nhello", "'another'", front_end=front_end)
+    page.run(1)
+    page.start(2)
+    expect(page.outputs(2)).to_contain_text("word 3")
+    stop_of(page.outputs(2)).focus()
+    page.page.keyboard.press("x")
+    page.page.keyboard.press("ArrowDown")
+    expect(stop_of(page.outputs(2))).to_be_focused()
+    page.page.keyboard.press("Enter")
+    page.wait(2)
+    expect(page.outputs(2)).to_contain_text("was stopped by its button")
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -1,12 +1,13 @@
 // The board: inputs by configurations. Only what is in sight is in the document; all text gets there as text.
+const grouped = new Intl.NumberFormat("en").format; // made once: toLocaleString takes most of a frame
 const amount = {
   seconds: (value) => `${value.toFixed(value < 1 ? 2 : 1)} s`,
-  tokens: (value) => `${value.toLocaleString("en")} tok`,
+  tokens: (value) => `${grouped(value)} tok`,
   cost: (value) => `$${value >= 0.01 || !value ? value.toFixed(2) : value.toPrecision(2)}`,
   score: (value) => String(Math.round(value * 1000) / 1000),
 };
 const isKnown = (value) => value !== null && value !== undefined;
-const counted = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+const counted = (count, what) => `${grouped(count)} ${what}${count === 1 ? "" : "s"}`;
 const median = (values) => {
   const sorted = values.toSorted ? values.toSorted((a, b) => a - b) : [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -19,9 +20,9 @@ const makeCells = (data) => {
   const width = data.configurations.length;
   const runs = new Array(data.inputs.length * width);
   data.input.forEach((input, run) => (runs[input * width + data.configuration[run]] ??= []).push(run));
-  const known = new Map();
+  const known = new Array(runs.length);
   const of = (cell) => {
-    if (known.has(cell)) return known.get(cell);
+    if (known[cell]) return known[cell];
     const own = runs[cell] ?? [];
     const byAnswer = new Map();
     for (const run of own) {
@@ -32,7 +33,7 @@ const makeCells = (data) => {
     const groups = [...byAnswer].sort((a, b) => b[1].length - a[1].length);
     const given = groups.map(([answer]) => answer).filter((answer) => answer >= 0);
     const found = { runs: own, groups, key: given.sort((a, b) => a - b).join(), kinds: given.length };
-    known.set(cell, found);
+    known[cell] = found;
     return found;
   };
   const values = (cell, column) => of(cell).runs.map((run) => column[run]).filter(isKnown);
@@ -172,15 +173,34 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
   box.append(controls, told, grid, legend);
   const rows = new Map(); // those in the document, by their places in the order
   let active = { row: 0, column: 0 };
-  let size = { row: 90, first: 200, column: 240, from: 0, to: width };
+  let size = { row: 90, first: 200, column: 240, lines: 3, from: 0, to: width };
 
+  const summaryOf = ({ runs, failures, scores, seconds, tokens, cost }) => [
+    ...scores.map((score, n) => isKnown(score) && `${scorers[n]} ${amount.score(score)}`),
+    isKnown(seconds) && amount.seconds(seconds), isKnown(tokens) && amount.tokens(tokens), isKnown(cost) && amount.cost(cost),
+    counted(runs, "run"), failures && counted(failures, "failure")].filter(Boolean).join(" · ");
+  const longest = (some) => some.reduce((most, text) => Math.max(most, text.length), 0);
+  const letters = {
+    // Where answers differ, both are shown.
+    answer: longest(data.answers.filter((_, answer) => completed.has(answer))) * (width > 1 ? 2 : 1),
+    input: longest(inputs.map((values) => values.join(" · "))),
+    facts: longest(configurations.map((one) => summaryOf(one))),
+  };
+  const groups = inputs.reduce((most, _, input) => Math.max(most, ...configurations.map((_, c) => cells.of(input * width + c).groups.length)), 1);
+  // All rows are of one height, which is what makes scrolling cheap: up to three lines of answers, if there is so much.
   const measure = () => {
     const font = parseFloat(getComputedStyle(grid).fontSize) || 13;
     const room = grid.clientWidth;
     const least = Math.round(font * 15);
     const first = Math.round(Math.max(Math.min(font * 12, room * 0.34), Math.min(room * 0.34, font * 22, room - width * least)));
     const column = Math.max(Math.floor((room - first) / width), least);
-    size = { ...size, row: Math.round(font * 7), first, column };
+    const linesOf = (count, space, most) => Math.max(1, Math.min(most, Math.ceil((count * font * 0.55) / (space - font)))) || most;
+    const lines = Math.max(Math.min(groups, 3), linesOf(letters.answer, column, 3), linesOf(letters.input, first, 3) - 1);
+    const facts = linesOf(letters.facts * 0.75, column, 2); // in smaller type
+    size = { ...size, row: Math.round(font * (2.3 + 1.45 * lines)), first, column, lines };
+    grid.style.setProperty("--xp-lines", lines);
+    grid.style.setProperty("--xp-inputlines", lines + 1);
+    grid.style.setProperty("--xp-head", `${Math.round(font * (2.5 + 1.3 * facts + (width > 1 ? 2 : 0)))}px`);
     grid.style.setProperty("--xp-first", `${first}px`);
     grid.style.setProperty("--xp-column", `${column}px`);
     grid.style.setProperty("--xp-row", `${size.row}px`);
@@ -196,10 +216,6 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     node.setAttribute("aria-colindex", column + 1);
     return node;
   };
-  const summaryOf = ({ runs, failures, scores, seconds, tokens, cost }) => [
-    ...scores.map((score, n) => isKnown(score) && `${scorers[n]} ${amount.score(score)}`),
-    isKnown(seconds) && amount.seconds(seconds), isKnown(tokens) && amount.tokens(tokens), isKnown(cost) && amount.cost(cost),
-    counted(runs, "run"), failures && counted(failures, "failure")].filter(Boolean).join(" · ");
   const drawHead = () => {
     const columns = configurations.slice(size.from, size.to).map((one, n) => {
       const c = size.from + n;
@@ -234,7 +250,9 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     const key = `${before} ${after}`;
     if (!compared.has(key)) {
       if (compared.size > 5000) compared.clear();
-      compared.set(key, shortened(differences(textOf(before).slice(0, 4000), textOf(after).slice(0, 4000), 120)));
+      const found = differences(textOf(before).slice(0, 4000), textOf(after).slice(0, 4000), 120);
+      // Where nothing is the same, the answer itself says more.
+      compared.set(key, found.some(([kind]) => kind === "=") ? shortened(found) : null);
     }
     return compared.get(key);
   };
@@ -244,11 +262,14 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     if (!runs.length) return node.replaceChildren(el("div", { class: "xp-facts" }, "no run"));
     const differs = cells.differs(input, configuration, state.baseline);
     const repeated = runs.length > 1;
-    const lines = groups.slice(0, 3).map(([answer, own], n) => {
+    const shown = groups.slice(0, 3);
+    const lines = shown.map(([answer, own], n) => {
       const found = n === 0 && differs ? pieces(input, configuration) : null;
       const status = data.statuses[data.status[own[0]]];
       const text = found ? [status !== "completed" && el("strong", {}, `${status} `), ...marked(found)] : namesOf(answer, own[0]);
-      return el("div", { class: groups.length > 1 ? "xp-line" : "xp-clamp" }, repeated && el("b", {}, `${own.length.toLocaleString("en")}× `), ...text);
+      const line = el("div", { class: "xp-clamp" }, repeated && el("b", {}, `${grouped(own.length)}× `), ...text);
+      line.style.webkitLineClamp = n ? 1 : size.lines - shown.length + 1;
+      return line;
     });
     const figures = [
       ...scorers.map((name, n) => { const score = cells.score(cell, n); return isKnown(score) && `${name} ${amount.score(score)}`; }),

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from xpander_magics.contract import Event
-from xpander_magics.display import as_shown, facts, safe_html, waiting_for
+from xpander_magics.display import facts, safe_html, waiting_for
 from xpander_magics.errors import XpanderError
 from xpander_magics.matrix import EQUAL, ERROR, FAILURE, matrix_of
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import STREAMED, Run
-from xpander_magics.safety import plain
+from xpander_magics.safety import as_shown, plain
 from xpander_magics.tables import runs_bundle
 from xpander_magics.widgets.front import FrontEnd, source
 
@@ -98,12 +98,16 @@ class Board(FrontEnd):
         runs = [(number, self._runs[number]) for number in wanted]
         inputs = _numbers([message.get("input")], len(self._matrix.inputs))
         variables, prompt = self._matrix.inputs[inputs[0]] if inputs else ({}, "")
+        compete = "prompt" in self._matrix.settings and bool(variables)
         return {
             "kind": "opened",
             "input": message.get("input"),
-            "prompt": prompt[:_SHOWN],
+            "prompt": "" if compete else prompt[:_SHOWN],
             "variables": [[plain(name), value[:_SHOWN]] for name, value in variables.items()],
-            "runs": [{"run": number, **opened(run)} for number, run in runs],
+            "runs": [
+                {"run": number, "prompt": plain(run.prompt or "")[:_SHOWN] if compete else "", **opened(run)}
+                for number, run in runs
+            ],
         }
 
     def _note(self, message: dict[str, Any]) -> dict[str, Any]:

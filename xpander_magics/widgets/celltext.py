@@ -14,6 +14,8 @@ from xpander_magics.safety import Redactor, plain
 from xpander_magics.widgets.choices import cell_line, cell_text
 from xpander_magics.widgets.front import VIEW, FrontEnd, source
 
+_LONGEST_ID = 64
+
 
 class CellText(FrontEnd):
     """The button that copies what is chosen as a cell; hides what stands in for the panel, too.
@@ -75,11 +77,13 @@ class CellText(FrontEnd):
 
     def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
         kind, view = (message.get(name) for name in ("kind", "view")) if isinstance(message, dict) else (None, None)
+        if not isinstance(view, str) or len(view) > _LONGEST_ID:
+            return
         if kind == "shown":
-            self._views.add(str(view))
+            self._views.add(view)
             self._seen()
         elif kind == "hidden":
-            self._views.discard(str(view))
+            self._views.discard(view)
 
 
 def later_cells(defaults: Options) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from xpander_magics.cell import Options, cell_parser, is_template
 from xpander_magics.contract import Agent, Model
-from xpander_magics.display import as_shown, escape
+from xpander_magics.display import escape
 from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
 from xpander_magics.grid import rows_of
 from xpander_magics.results import Run
-from xpander_magics.safety import MASK, is_secret_name, plain
+from xpander_magics.safety import MASK, as_shown, is_secret_name, plain
 from xpander_magics.targets import why_not, written
 from xpander_magics.template import Template, own_names
 

@@ -29,6 +29,23 @@ const standIn = (root, model) => {
   return () => hides.remove();
 };
 
+// JupyterLab takes keys for its own commands where no text is typed: an arrow in a list would leave the cell, an x on a
+// button would cut it out. Not so on what has this attribute itself; and it leaves the focus there when another cell is
+// clicked, whose keys would then do nothing. `ours` selects what takes the focus; returns what ends it.
+const keepKeys = (ours) => {
+  const keep = ({ target }) => target.matches?.(ours) && target.setAttribute("data-lm-suppress-shortcuts", "true");
+  const letGo = ({ target }) => {
+    const at = document.activeElement;
+    if (at?.matches(ours) && !at.contains(target)) at.blur();
+  };
+  document.addEventListener("focusin", keep);
+  document.addEventListener("pointerdown", letGo, true);
+  return () => {
+    document.removeEventListener("focusin", keep);
+    document.removeEventListener("pointerdown", letGo, true);
+  };
+};
+
 // The way to the kernel where it is too busy to read messages; the same as the front end's own stop button.
 const interruptKernel = (model) => {
   const manager = model.widget_manager;

@@ -14,6 +14,7 @@ from xpander_magics.cell import Options, is_template
 from xpander_magics.contract import EFFORTS, THINK_MODES, Model
 from xpander_magics.display import escape
 from xpander_magics.errors import did_you_mean
+from xpander_magics.safety import plain
 from xpander_magics.widgets.choices import EFFORT_WORDS, THINK_WORDS, Choice, matching, models_from, named
 
 _STYLE = {"description_width": "8em"}
@@ -218,7 +219,7 @@ class Controls:
         """Lists the providers; returns the one whose models are to be listed."""
         with self._own.change():
             known = self.provider.value
-            self.provider.options = names
+            self.provider.options = [(plain(name), name) for name in names]
             wanted = self._provider_of_model() or known
             self.provider.value = wanted if wanted in names else next(iter(names), None)
             return self.provider.value or ""
@@ -246,7 +247,7 @@ class Controls:
     def _follow_model(self) -> None:
         """Shows the models of the provider that was typed."""
         provider = self._provider_of_model()
-        if provider != self.provider.value and provider in self.provider.options:
+        if provider != self.provider.value and provider in dict(self.provider.options).values():
             self.provider.value = provider
             self._list_models()
 

@@ -24,21 +24,10 @@ const render = ({ model, el: root }) => {
   const clear = () => { said.textContent = ""; text.hidden = true; };
   model.on("change:text change:problem", clear);
   const showStandIn = standIn(root, model);
-  // JupyterLab takes keys for its own commands where no text is typed: an arrow in a list would leave the cell, an x
-  // on a button would cut it out. Not so within what has this attribute; and it leaves the focus there when another
-  // cell is clicked, whose keys would then do nothing.
-  const ours = ".xpander-panel :is(select, button, input[type=checkbox])";
-  const keepKeys = ({ target }) => target.matches?.(ours) && target.setAttribute("data-lm-suppress-shortcuts", "true");
-  const letGo = ({ target }) => {
-    const at = document.activeElement;
-    if (at?.matches(ours) && !at.contains(target)) at.blur();
-  };
-  document.addEventListener("focusin", keepKeys);
-  document.addEventListener("pointerdown", letGo, true);
+  const giveKeys = keepKeys(".xpander-panel :is(select, button, input[type=checkbox])");
   model.send({ kind: "shown", view });
   return () => {
-    document.removeEventListener("focusin", keepKeys);
-    document.removeEventListener("pointerdown", letGo, true);
+    giveKeys();
     showStandIn();
     model.off("change:text change:problem", clear);
     model.send({ kind: "hidden", view });

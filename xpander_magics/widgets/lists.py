@@ -31,7 +31,7 @@ class Lists:
         self._lock = threading.Lock()
         self._loading: list[str] = []
         self._failures: dict[str, str] = {}
-        self._from: str | None = None
+        self._from = -1  # which of the session's connections the lists are of
         self._told = w.HTML()
         self._again = w.Button(description="Try again", tooltip="Ask for the lists again")
         self._again.on_click(lambda _: self.load())
@@ -44,16 +44,16 @@ class Lists:
 
     def load(self) -> None:
         """Asks for all of them."""
-        self._from = self._session.base_url
         self._controls.forget_lists()
         with self._lock:
+            self._from = self._session.connections
             self._failures.clear()
         self._load("agents and workflows", self._load_targets)
         self._load("models", self._load_providers)
 
     def load_again(self) -> None:
-        """Asks again where the service is another one by now, or where it has failed."""
-        if self._failures or self._from != self._session.base_url:
+        """Asks again where the service or the key is another one by now, or where it has failed."""
+        if self._failures or self._from != self._session.connections:
             self.load()
 
     def load_models(self, provider: str) -> None:
@@ -82,18 +82,22 @@ class Lists:
 
     def _load(self, what: str, load: Callable[[], None]) -> None:
         def work() -> None:
-            told = None
-            try:
-                load()
-            except XpanderError as error:
-                told = str(error)
-            except Exception as error:  # whatever the service has sent, the panel stays of use
-                told = f"{type(error).__name__}: {error}"
-            with self._lock:
-                self._loading.remove(what)
-                if told is not None:
-                    self._failures[what] = told
-                self._show()
+            done = False
+            while not done:
+                told, asked = None, self._from
+                try:
+                    load()
+                except XpanderError as error:
+                    told = str(error)
+                except Exception as error:  # whatever the service has sent, the panel stays of use
+                    told = f"{type(error).__name__}: {error}"
+                with self._lock:
+                    done = asked == self._from  # else what has come is another service's
+                    if done:
+                        self._loading.remove(what)
+                        if told is not None:
+                            self._failures[what] = told
+                        self._show()
             self._came()
 
         with self._lock:

@@ -3,7 +3,7 @@
 const lives = new Map();
 
 const initialize = ({ model }) => {
-  const live = { text: "", steps: [], note: "", html: "", asked: false, lost: false, views: new Set() };
+  const live = { text: "", steps: [], note: "", html: "", asked: false, heard: false, lost: false, views: new Set() };
   lives.set(model.get("stand_in"), live);
   const show = () => live.views.forEach((view) => view());
   live.ask = () => {
@@ -13,6 +13,7 @@ const initialize = ({ model }) => {
   };
   model.on("msg:custom", ({ kind, at, text, at_step = 0, steps = [], note, html = "" }) => {
     if (kind !== "news") return;
+    live.heard = true;
     if (at > live.text.length || at_step > live.steps.length) return live.ask(); // something was missed
     if (!at) live.asked = false;
     live.text = live.text.slice(0, at) + text;
@@ -51,6 +52,7 @@ const render = ({ model, el: root }) => {
   const scroll = el("div", { class: "xp-scroll", tabindex: "0", role: "region", "aria-label": "Answer as it comes" }, text);
   const final = el("div");
   root.append(el("div", { class: "xpander xpander-live" }, bar, folded, scroll, final));
+  const giveKeys = keepKeys(".xpander-live :is(button, summary, [tabindex])");
 
   // What is said again, a screen reader would read again.
   const say = (node, told) => node.textContent !== told && (node.textContent = told);
@@ -58,8 +60,10 @@ const render = ({ model, el: root }) => {
     stop.disabled = true;
     say(stop, "Stopping…");
     model.send({ kind: "stop" });
-    // A kernel that reads no messages while a cell runs is reached by an interrupt all the same.
-    const unheard = () => model.get("interrupts") && model.get("running") && !model.get("stopping");
+    // A kernel that reads no messages while a cell runs is reached by an interrupt all the same. Not one that was never
+    // heard of here: this view may be what a notebook has kept of another kernel's, and that cell is none of ours.
+    const ours = () => live.heard && !live.lost && model.get("interrupts");
+    const unheard = () => ours() && model.get("running") && !model.get("stopping");
     setTimeout(() => unheard() && interruptKernel(model), 1000);
   };
   const showText = () => {
@@ -104,6 +108,7 @@ const render = ({ model, el: root }) => {
   const showAgain = standIn(root, model);
   return () => {
     live.views.delete(show);
+    giveKeys();
     showAgain();
   };
 };

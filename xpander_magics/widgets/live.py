@@ -62,7 +62,8 @@ class LiveText(FrontEnd):
         self._about = about
         self._empty()
         self.on_msg(self._hear)  # before it opens: a page may ask at once
-        LiveText._plain_layout = LiveText._plain_layout or Layout()
+        if LiveText._plain_layout is None or LiveText._plain_layout.comm is None:  # closed, by Widget.close_all()
+            LiveText._plain_layout = Layout()
         super().__init__(**{"layout": LiveText._plain_layout, **traits})
 
     def _empty(self) -> None:

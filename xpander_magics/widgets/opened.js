@@ -122,6 +122,7 @@ const makeOpened = ({ data, cells, state, ask, textOf, isText, step, closed }) =
     side.place.textContent = `${(runs.indexOf(side.run) + 1).toLocaleString("en")} of ${counted(runs.length, "repeat")}`;
     const base = baseline();
     const parts = [];
+    if (facts?.prompt) parts.push(el("details", {}, el("summary", {}, "Prompt"), el("div", { class: "xp-text" }, facts.prompt)));
     if (facts?.problem) parts.push(el("div", { class: "xp-text" }, el("strong", {}, facts.problem)));
     if (facts?.streamed && facts.streamed !== facts.text) parts.push(el("div", { class: "xp-text" }, facts.streamed));
     if (differing && base && base !== side && hasText(side)) {
@@ -158,7 +159,7 @@ const makeOpened = ({ data, cells, state, ask, textOf, isText, step, closed }) =
   };
   self.hear = (message) => {
     if (message.kind === "opened" && message.input === self.input) {
-      asked.replaceChildren(el("summary", {}, "Prompt"), el("div", { class: "xp-text" }, message.prompt),
+      asked.replaceChildren(el("summary", {}, message.prompt ? "Prompt" : "Variables"), el("div", { class: "xp-text" }, message.prompt),
         message.variables.length > 0 && el("dl", {}, message.variables.map(([name, value]) => [el("dt", {}, name), el("dd", { class: "xp-text" }, value)])));
       for (const facts of message.runs) {
         const side = sides.find((one) => one.run === facts.run);
@@ -175,35 +176,64 @@ const makeOpened = ({ data, cells, state, ask, textOf, isText, step, closed }) =
   return self;
 };
 
+// What was typed and isn't kept yet, by run: it outlasts the row that is open, and the view.
+const drafts = new Map();
+
 // The note and the tags of the run that a side shows.
 const makeNotes = (side, ask) => {
-  const note = el("textarea", { rows: "2", "aria-label": "Note" });
+  const note = el("textarea", { rows: "2", "aria-label": "Note", oninput: () => typed() });
   const tags = el("span", { class: "xp-tags" });
-  const tag = el("input", { "aria-label": "New tag", placeholder: "New tag" });
+  const tag = el("input", { "aria-label": "New tag", placeholder: "New tag", oninput: () => typed() });
   const told = el("span", { role: "status", class: "xp-facts" });
-  let kept = [];
+  let key = "";
+  let kept = { note: "", tags: [] };
+  let sent = {};
   const send = (message) => {
     told.textContent = "Keeping…";
     ask({ ...message, run: side.run });
   };
+  const keep = () => {
+    sent.note = note.value;
+    send({ kind: "note", note: note.value });
+  };
   const add = () => {
-    if (tag.value.trim()) send({ kind: "tags", tags: [...kept, tag.value.trim()] });
+    sent.tag = tag.value.trim();
+    if (sent.tag) send({ kind: "tags", tags: [...kept.tags, sent.tag] });
   };
   tag.addEventListener("keydown", (event) => event.key === "Enter" && add());
-  const show = (facts, what) => {
-    if (what !== "tags") note.value = facts.note;
-    kept = facts.tags;
-    tags.replaceChildren(...kept.map((one) => el("button", { type: "button", "aria-label": `Remove tag ${one}`,
-      onclick: () => send({ kind: "tags", tags: kept.filter((other) => other !== one) }) }, `${one} ×`)));
+  const hold = () => {
+    if (note.value === kept.note && !tag.value.trim()) drafts.delete(key);
+    else drafts.set(key, { note: note.value === kept.note ? null : note.value, tag: tag.value });
+    return drafts.has(key);
   };
+  const typed = () => { told.textContent = hold() ? "Not kept yet." : ""; };
+  const showTags = () => tags.replaceChildren(...kept.tags.map((one) => el("button", { type: "button", "aria-label": `Remove tag ${one}`,
+    onclick: () => send({ kind: "tags", tags: kept.tags.filter((other) => other !== one) }) }, `${one} ×`)));
   const node = el("div", { class: "xp-notes", role: "group", "aria-label": "Note and tags" }, el("label", {}, "Note ", note),
-    el("button", { type: "button", onclick: () => send({ kind: "note", note: note.value }) }, "Keep note"),
+    el("button", { type: "button", onclick: keep }, "Keep note"),
     el("div", { class: "xp-controls" }, "Tags ", tags, tag, el("button", { type: "button", onclick: add }, "Add tag")), told);
-  const hear = (message) => {
-    told.textContent = message.kind === "kept" ? "Kept." : `Not kept: ${message.why}`;
-    if (message.kind !== "kept") return;
-    show(message, message.what);
-    if (message.what === "tags") tag.value = "";
+  const show = (facts) => {
+    key = `${side.run} ${facts.id}`;
+    kept = facts;
+    sent = {};
+    const draft = drafts.get(key);
+    note.value = draft?.note ?? kept.note;
+    tag.value = draft?.tag ?? "";
+    told.textContent = draft ? "Not kept yet." : "";
+    showTags();
   };
-  return { node, show: (facts) => { told.textContent = ""; show(facts); }, hear };
+  const hear = (message) => {
+    if (message.kind !== "kept") {
+      told.textContent = `Not kept: ${message.why}`;
+      return;
+    }
+    // What has been typed since then stays.
+    if (note.value === kept.note || note.value === sent.note) note.value = message.note;
+    if (message.what === "tags" && tag.value.trim() === sent.tag) tag.value = "";
+    kept = message;
+    sent = {};
+    told.textContent = hold() ? "Kept, but for what is still typed here." : "Kept.";
+    showTags();
+  };
+  return { node, show, hear };
 };

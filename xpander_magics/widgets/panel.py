@@ -61,7 +61,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._computing = threading.Lock()
         self._took = 0.0
         self._pressed = -math.inf
-        self._sending = False
+        self._sending = self._closed = False
         self._stop = threading.Event()
         self._controls = Controls(self._changed, self._list_models)
         self._lists = Lists(session, self._controls, self._refresh_soon)
@@ -69,7 +69,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._run = w.Button(description="Run", button_style="primary")
         self._copy = CellText(self._refresh_soon)
         # What runs here is no cell: an interrupt would end another's work.
-        self._live = LiveText(stop=self._stop.set, interrupts=False)
+        self._live = LiveText(stop=self._stop.set, interrupts=False, layout=w.Layout())
         self._run.on_click(lambda _: self._press())
         super().__init__()
         self.children = (
@@ -89,15 +89,15 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._lists.load()
 
     def close(self) -> None:
-        """Takes it away; a run under way goes on."""
+        """Takes it away, with all that it is made of; a run under way goes on."""
         if self._shell is not None and self._cell_ran in self._shell.events.callbacks["post_run_cell"]:
             self._shell.events.unregister("post_run_cell", self._cell_ran)
         with self._lock:
+            self._closed = True
             self._newest += 1
             if self._due is not None:
                 self._due.cancel()
-        for one in (self._copy, self._live):
-            one.close()
+        _close_parts(self)
         super().close()
 
     # What is chosen
@@ -105,8 +105,11 @@ class Panel(w.VBox):  # type: ignore[misc]
     def _changed(self) -> None:
         """Called when a person has changed something: later cells have it at once."""
         with self._lock:
-            before = self.session.defaults
-            self._told = self.session.defaults = defaults_from(self._controls.options(before, sound=True), before)
+            before = self._told
+            self._told = defaults_from(self._controls.options(before, sound=True), before)
+            # What a cell that still runs has chosen since isn't shown here yet, and stays.
+            news = {name: value for name, value in vars(self._told).items() if value != getattr(before, name)}
+            self.session.defaults = replace(self.session.defaults, **news)
         self._show_chosen()
         self._refresh_soon()
 
@@ -133,6 +136,8 @@ class Panel(w.VBox):  # type: ignore[misc]
     def _refresh_soon(self) -> None:
         """Computes what depends on the choices, once nothing more changes."""
         with self._lock:
+            if self._closed:
+                return
             self._newest += 1
             if self._due is not None:
                 self._due.cancel()
@@ -147,7 +152,6 @@ class Panel(w.VBox):  # type: ignore[misc]
                 return
             began = time.monotonic()
             options, variables = self._controls.options(self.session.defaults), self._notebook()
-            self._controls.offer_tables(tables_among(variables))
             listed, quote = self._compute(options, variables)
             self._took = time.monotonic() - began
             if mine == self._newest:
@@ -156,16 +160,17 @@ class Panel(w.VBox):  # type: ignore[misc]
 
     def _compute(self, options: Options, variables: Mapping[str, Any]) -> tuple[str, str]:
         """The variables and the quote, as HTML."""
-        prompt, listed = self._controls.prompt.value, ""
+        prompt, listed, redact = self._controls.prompt.value, "", self._redact()
         try:
-            found = variables_in(prompt, options, variables, self._redact())
+            self._controls.offer_tables(tables_among(variables))
+            found = variables_in(prompt, options, variables, redact)
             listed = variables_html(found) if found else ""
             told = self._quoted(options, prompt, variables)
         except XpanderError as error:
             told = str(error)
         except Exception as error:  # a value's own, such as one that another thread is just changing
             told = f"{type(error).__name__}: {error}"
-        return listed, f'<div class="xp-quote" role="status">{escape(told)}</div>'
+        return listed, f'<div class="xp-quote" role="status">{escape(redact(told))}</div>'
 
     def _quoted(self, options: Options, prompt: str, variables: Mapping[str, Any]) -> str:
         problem = self._controls.problem
@@ -248,10 +253,12 @@ class Panel(w.VBox):  # type: ignore[misc]
         except Exception as error:
             self._show_problem(f"{type(error).__name__}: {error}")
         finally:
-            self._live.finish(html, note)
-            with self._lock:
-                self._sending = self._run.disabled = False
-            self._refresh_soon()
+            try:
+                self._live.finish(html, note)
+            finally:
+                with self._lock:
+                    self._sending = self._run.disabled = False
+                self._refresh_soon()
 
     def _outcome(self, runs: Runs, options: Options, *, several: bool) -> str:
         """Binds what was done; returns it as safe HTML."""
@@ -266,7 +273,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         return f"{runs_bundle(runs)['text/html']}<div>{escape(hint)}</div>"
 
     def _show_problem(self, problem: str | None) -> None:
-        told = f'<div class="xp-problem" role="alert">{escape(problem)}</div>' if problem else ""
+        told = f'<div class="xp-problem" role="alert">{escape(self._redact()(problem))}</div>' if problem else ""
         self._problem.value = told
 
     def static(self) -> dict[str, Any]:
@@ -282,6 +289,14 @@ class Panel(w.VBox):  # type: ignore[misc]
             self._copy.display(self.model_id, self.static())
         else:
             print(self.static()["text/plain"])
+
+
+def _close_parts(widget: w.Widget) -> None:
+    """Closes all that a widget is made of; ipywidgets leaves that open."""
+    for part in (*getattr(widget, "children", ()), *(getattr(widget, name, None) for name in ("layout", "style"))):
+        if part is not None:
+            _close_parts(part)
+            part.close()
 
 
 class _Watch:

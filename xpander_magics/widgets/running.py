@@ -99,9 +99,14 @@ class LiveView:
         bundle = final_bundle(run, self._view, raised)
         if self._text is not None:
             clear_output(wait=True)  # type: ignore[no-untyped-call]
-        display(bundle, raw=True)  # type: ignore[no-untyped-call]
+        display(bundle, raw=True, display_id=self._name(run))  # type: ignore[no-untyped-call]
         if self._text is not None:
             self._text.finish(bundle["text/html"])
+
+    @staticmethod
+    def _name(run: Run) -> str:
+        """Of the output that the final rendering is."""
+        return f"xpander-run-{run.run_id}"
 
     def close(self) -> None:
         """Ends the view, whatever has ended the run."""
@@ -118,25 +123,36 @@ class LiveView:
 
     def _stop_soon(self) -> None:
         # Other messages must not wait for the service's answer.
-        threading.Thread(target=self._stop, name="xpander-stop", daemon=True).start()
+        work = contextvars.copy_context().run
+        threading.Thread(target=work, args=(self._stop,), name="xpander-stop", daemon=True).start()
 
     def _stop(self) -> None:
         """Stops the task; before it is known, the sending of it."""
         run, text = self._run, self._text
         assert run is not None
         assert text is not None
-        run.stopping = True
+        if run.ended:
+            return  # and the cell is about to
+        run.stopping, late = True, self._over.is_set()
         # Where there is none yet, the interrupt looks for the task, and stops it.
-        if run.task_id is not None:
+        if run.task_id is not None or late:
             try:
                 run.stop()
             except XpanderError as error:
                 text.tell(plain(f"It could not be stopped: {error}"))
             else:
+                if late:  # the cell was interrupted first, and its task left running
+                    self._show_again(run)
                 self._over.wait(_UNTIL_STOPPED)
+        # Under the lock: the main thread can't get past ``_end`` meanwhile, so this never meets the next cell.
         with self._lock:
             if self._interruptible and not self._over.is_set():
                 _interrupt()
+
+    def _show_again(self, run: Run) -> None:
+        from IPython.display import update_display
+
+        update_display(final_bundle(run, self._view, None), raw=True, display_id=self._name(run))  # type: ignore[no-untyped-call]
 
 
 def _interrupt() -> None:

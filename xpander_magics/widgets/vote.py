@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+from collections.abc import Callable
 from typing import Any
 
-from xpander_magics.display import answer_html, as_shown
+from xpander_magics.display import answer_html
 from xpander_magics.errors import XpanderError
-from xpander_magics.safety import plain
+from xpander_magics.safety import as_shown, plain
 from xpander_magics.store.votes import Vote
 from xpander_magics.tables import standing_bundle
 from xpander_magics.votes import Voting
@@ -37,6 +38,7 @@ class VoteView(FrontEnd):
         self._lock = threading.RLock()
         self._ticket = 0  # of the pair that is shown: a second click on the same doesn't judge the next
         self._renewal = threading.Timer(0, self._renew)
+        self._telling = threading.Lock()
         super().__init__()
         self.on_msg(self._hear)
 
@@ -74,7 +76,7 @@ class VoteView(FrontEnd):
     def _do(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
         if kind == "standing":
-            self.send({"kind": "standing", "html": self._standing()["text/html"]})
+            self._aside(self._tell_standing)
         elif kind in ("ready", "vote") and message.get("ticket") != self._ticket:
             self._show()
         elif kind in ("vote", "undo", "voter"):
@@ -90,10 +92,23 @@ class VoteView(FrontEnd):
     def _renew_soon(self) -> None:
         """Renews the static equivalent a little later, for all votes until then: the next pair must not wait for it."""
         self._renewal.cancel()
+        self._renewal = self._aside(self._renew, _QUIET)
+
+    @staticmethod
+    def _aside(do: Callable[[], object], seconds: float = 0) -> threading.Timer:
+        """Does it a little later, in another thread: a vote must not wait for what loads statsmodels."""
         # With this thread's context, in which ipykernel keeps which message it is that an output belongs to.
-        self._renewal = threading.Timer(_QUIET, contextvars.copy_context().run, [self._renew])
-        self._renewal.daemon = True
-        self._renewal.start()
+        timer = threading.Timer(seconds, contextvars.copy_context().run, [do])
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _tell_standing(self) -> None:
+        with self._telling:  # one after the other, so that the last to come has seen all votes
+            try:
+                self.send({"kind": "standing", "html": self._standing()["text/html"]})
+            except XpanderError as error:
+                self.send({"kind": "error", "text": plain(str(error))})
 
     def _renew(self) -> None:
         with contextlib.suppress(XpanderError):  # who votes or asks for the standing next is told
