@@ -253,3 +253,14 @@ def test_a_hostile_error(notebook: Notebook, capsys: pytest.CaptureFixture[str])
     assert "gone" in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def test_prices_are_no_formula() -> None:
+    """Front ends typeset what stands between two dollar signs."""
+    shown = as_html(run("It costs $5 and $6, not $x^2$; `$7`.", output_format="markdown"))
+    assert re.findall(r"<span class=\"([^\"]+)\">\$</span>(\d)", shown) == [
+        ("tex2jax_ignore mathjax_ignore", "5"),
+        ("tex2jax_ignore mathjax_ignore", "6"),
+    ]
+    assert "$x^2$" in shown
+    assert "<code>$7</code>" in shown

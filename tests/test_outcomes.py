@@ -27,7 +27,7 @@ from xpander_magics.results import Run, has_failed
 from xpander_magics.safety import plain
 from xpander_magics.session import Session
 from xpander_magics.store.frames import frame_of
-from xpander_magics.tables import show_runs
+from xpander_magics.tables import runs_bundle, show_runs
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202egnp.exe\x07<img src=x onerror=alert(1)>"
 
@@ -446,3 +446,17 @@ def test_a_run_of_another_sweep_has_its_place(session: Session) -> None:
     assert [entry.number for entry in again.entries] == [None] * 6 + [6, 7]
     assert [run.run_id for run in again][:6] == [run.run_id for run in first]
     assert [run.reused for run in again] == [True] * 6 + [False] * 2
+
+
+def test_a_table_marks_what_differs_from_the_first_configuration(session: Session) -> None:
+    """What failed is another thing than another answer."""
+    asked = {"variables": {"text": "t"}, "prompt": "t", "requested_provider": "p"}
+    runs = runs_of(
+        session,
+        Run(status="completed", result="yes", requested_model="a", **asked),
+        Run(status="completed", result="no", requested_model="b", **asked),
+        Run(status="failed", error="broke", requested_model="c", **asked),
+    )
+    told = runs_bundle(runs)["text/plain"]
+    assert "≠: another answer than a" in told
+    assert [line.split()[2:6:3] for line in told.splitlines()[1:4]] == [["a"], ["b", "≠"], ["c"]]

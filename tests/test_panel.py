@@ -338,10 +338,22 @@ def test_what_is_chosen_is_the_default_of_later_cells(notebook: Notebook, panel:
 def test_what_a_cell_chose_while_it_runs_stays(notebook: Notebook, panel: Panel) -> None:
     notebook.run("%xpander use echo")
     default_session().defaults = replace(default_session().defaults, target="slow-writer", context="facts")
-    panel._controls.repeat.value = 3  # the cell is still under way, and the panel hasn't heard of what it chose
-    assert default_session().defaults == Options("slow-writer", context="facts", repeat=3)
+    panel._controls._efforts["low"].value = True  # the cell is under way; the panel hasn't heard of what it chose
+    assert default_session().defaults == Options("slow-writer", context="facts", efforts=("low",))
     panel._cell_ran()
-    assert (panel._controls.target.value, panel._controls.repeat.value) == ("slow-writer", 3)
+    assert (panel._controls.target.value, panel._controls._efforts["low"].value) == ("slow-writer", True)
+
+
+def test_what_makes_a_sweep_stays_in_the_panel(notebook: Notebook, panel: Panel) -> None:
+    """Three repeats that were tried in the panel made each later cell three runs, without a word."""
+    choose(panel, target="echo", repeat=3)
+    for effort in ("low", "medium"):
+        panel._controls._efforts[effort].value = True
+    assert default_session().defaults == Options("echo", efforts=("low",))
+    assert panel._controls.options(default_session().defaults).repeat == 3
+    assert panel._controls.options(default_session().defaults).efforts == ("low", "medium")
+    notebook.ask("")
+    assert panel._controls.repeat.value == 3
 
 
 def test_a_secret_is_refused_and_not_repeated(

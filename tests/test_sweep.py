@@ -324,7 +324,9 @@ def test_runs_that_were_given_no_name_can_be_had_by_their_sweep(
 ) -> None:
     notebook.run("%%xpander echo -n 2 -m scripted/echo,scripted/fail\nhello")
     shown = capsys.readouterr().out
-    assert re.search(r"^2–3 +fail +2× +failed +The script says: fail\. ", shown, re.MULTILINE), "the reason is what counts"
+    assert re.search(r"^2–3 +fail +2× +failed +The script says: fail\. ", shown, re.MULTILINE), (
+        "the reason is what counts"
+    )
     (command,) = re.findall(r"%xpander resume [0-9a-f]{8} -o runs", shown)
     notebook.run(command)
     assert states(notebook.ns["runs"]) == ["completed"] * 2 + ["failed"] * 2

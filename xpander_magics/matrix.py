@@ -140,13 +140,14 @@ class Matrix:
     def differs(self, place: tuple[int, int], baseline: int) -> bool:
         """Whether a cell holds an answer that the baseline's cell of the same input lacks, or lacks one of it.
 
-        What has no answer yet is compared with nothing.
+        What has no answer, or has failed, is compared with nothing.
         """
         own, other = (self._answers_at(at) for at in (place, (place[0], baseline)))
         return bool(own and other and own != other)
 
     def _answers_at(self, place: tuple[int, int]) -> set[int]:
-        return {self.outcomes[number].answer for number in self.cells.get(place, ())} - {NO_ANSWER}
+        at = [self.outcomes[number] for number in self.cells.get(place, ())]
+        return {outcome.answer for outcome in at if outcome.status.startswith("completed")} - {NO_ANSWER}
 
     def summary(self, numbers: Sequence[int]) -> Summary:
         """What these runs have come to."""

@@ -213,11 +213,12 @@ def standing_bundle(contest: Contest, votes: Sequence[Vote]) -> dict[str, Any]:
     noun = f"vote{'s' * (len(votes) != 1)} by {people:,} {'person' if people == 1 else 'people'}"
     told = [f"{len(votes):,} {noun} on {competing}, {when}"]
     rates = standing.win_rates_frame(contest, votes).to_dict("records")
-    names = ["configuration", "against", "wins", "losses", "both good", "both bad", "skipped", "win rate (95%)"]
-    counts = ("configuration", "opponent", "wins", "losses", "both_good", "both_bad", "skipped")
-    tables = [
-        ("Win rates", names, [[*(str(row[n]) for n in counts), _interval(row, "win_rate")] for row in rates]),
+    names = ["configuration", "against", "win rate (95%)", "wins", "losses", "both good", "both bad", "skipped"]
+    sides, counts = ("configuration", "opponent"), ("wins", "losses", "both_good", "both_bad", "skipped")
+    cells = [
+        [*(str(row[n]) for n in sides), _interval(row, "win_rate"), *(str(row[n]) for n in counts)] for row in rates
     ]
+    tables = [("Win rates", names, cells)]
     if not standing.has_statistics():
         told.append(standing.NO_STATISTICS)
     elif len(contest.names) > 2:

@@ -21,6 +21,9 @@ const makeCells = (data) => {
   const runs = new Array(data.inputs.length * width);
   data.input.forEach((input, run) => (runs[input * width + data.configuration[run]] ??= []).push(run));
   const known = new Array(runs.length);
+  // Why a run failed isn't compared with an answer.
+  const completed = new Set(data.answer.filter((_, run) => data.statuses[data.status[run]].startsWith("completed")));
+  const isText = (answer) => answer >= 0 && completed.has(answer);
   const of = (cell) => {
     if (known[cell]) return known[cell];
     const own = runs[cell] ?? [];
@@ -31,7 +34,7 @@ const makeCells = (data) => {
       else byAnswer.set(answer, [run]);
     }
     const groups = [...byAnswer].sort((a, b) => b[1].length - a[1].length);
-    const given = groups.map(([answer]) => answer).filter((answer) => answer >= 0);
+    const given = groups.map(([answer]) => answer).filter(isText);
     const found = { runs: own, groups, key: given.sort((a, b) => a - b).join(), kinds: given.length };
     known[cell] = found;
     return found;
@@ -59,11 +62,12 @@ const makeCells = (data) => {
     const cells = all.map((configuration) => of(input * width + configuration)).filter((cell) => cell.kinds);
     return cells.some((cell) => cell.kinds > 1 || cell.key !== cells[0].key);
   };
-  return { width, of, figures, score, differs, isDifferent, any: (cell, column) => of(cell).runs.some((run) => column[run]) };
+  return { width, of, isText, figures, score, differs, isDifferent, any: (cell, column) => of(cell).runs.some((run) => column[run]) };
 };
 
 const makeBoard = (box, { data, words, sweep }, ask) => {
   const cells = makeCells(data);
+  const { isText } = cells;
   const { configurations, inputs, scorers } = data;
   const width = configurations.length;
   const whole = new Map(); // the answers whose whole text is here
@@ -73,7 +77,6 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
   const state = { filter: "All", words: "", found: null, baseline: width > 1 ? 0 : null, by: "", of: 0, up: false };
   const textOf = (answer) => whole.get(answer) ?? data.answers[answer] ?? "";
   const isWhole = (answer) => !cut.has(answer) || whole.has(answer);
-  const completed = new Set(data.answer.filter((_, run) => data.statuses[data.status[run]].startsWith("completed")));
   const single = `xpander-${Math.random().toString(36).slice(2)}`;
 
   // ---- which inputs, in which order
@@ -161,7 +164,7 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     el("div", { role: "radiogroup", "aria-label": "Filter", class: "xp-filters" }, filters), search, sortBy, sortOf, direction);
   const legend = el("details", { class: "xp-facts" }, el("summary", {}, "What is counted"),
     el("ul", {}, el("li", {}, words.equal), el("li", {}, `Failures: ${words.failure}.`), el("li", {}, `Errors: ${words.error}.`),
-      el("li", {}, "Different: an answer differs from the baseline's; without a baseline, from another."),
+      el("li", {}, "Different: an answer differs from the baseline's; without a baseline, from another. What failed is compared with nothing."),
       el("li", {}, "Of repeats: the mean score, the median of the seconds, the sums of tokens and cost.")));
 
   // ---- the grid
@@ -182,7 +185,7 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
   const longest = (some) => some.reduce((most, text) => Math.max(most, text.length), 0);
   const letters = {
     // Where answers differ, both are shown.
-    answer: longest(data.answers.filter((_, answer) => completed.has(answer))) * (width > 1 ? 2 : 1),
+    answer: longest(data.answers.filter((_, answer) => isText(answer))) * (width > 1 ? 2 : 1),
     input: longest(inputs.map((values) => values.join(" · "))),
     facts: longest(configurations.map((one) => summaryOf(one))),
   };
@@ -241,8 +244,6 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     const status = data.statuses[data.status[run]];
     return [status === "completed" ? null : el("strong", {}, `${status} `), textOf(answer) || el("em", {}, "(empty)")];
   };
-  // Why a run failed isn't compared with an answer.
-  const isText = (answer) => answer >= 0 && completed.has(answer);
   const baselineAnswer = (input) => (state.baseline === null ? -1 : cells.of(input * width + state.baseline).groups[0]?.[0] ?? -1);
   const pieces = (input, configuration) => {
     const [before, after] = [baselineAnswer(input), cells.of(input * width + configuration).groups[0]?.[0] ?? -1];
@@ -251,8 +252,9 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     if (!compared.has(key)) {
       if (compared.size > 5000) compared.clear();
       const found = differences(textOf(before).slice(0, 4000), textOf(after).slice(0, 4000), 120);
-      // Where nothing is the same, the answer itself says more.
-      compared.set(key, found.some(([kind]) => kind === "=") ? shortened(found) : null);
+      // Where less than half is the same, the answer itself says more; opened, the row marks all of it.
+      const count = (kind) => found.filter(([of]) => of === kind).reduce((sum, [, text]) => sum + text.split(" ").length, 0);
+      compared.set(key, 2 * count("=") >= Math.max(count("-"), count("+")) ? shortened(found) : null);
     }
     return compared.get(key);
   };
@@ -494,13 +496,14 @@ const shortened = (pieces) => {
 };
 
 const render = ({ model, el: root }) => {
-  // The notebook's own keys (such as d d, which deletes a cell) are not for what is typed here: JupyterLab looks at the
-  // attribute, the classic notebook listens further out.
-  const box = el("div", { class: "xpander xpander-board", "data-lm-suppress-shortcuts": "true" });
+  const box = el("div", { class: "xpander xpander-board" });
   const view = Math.random().toString(36).slice(2);
   let board = null;
   let showAgain = null;
-  box.addEventListener("keydown", (event) => event.stopPropagation());
+  // The notebook's own keys (such as d d, which deletes a cell) are not for what is typed here; but those that save it
+  // are. JupyterLab is told by `keepKeys`, the classic notebook listens further out.
+  box.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
+  const giveKeys = keepKeys(".xpander-board :is(button, select, summary, input, [tabindex])");
   root.append(box);
   const ask = (message) => model.send({ to: view, ...message });
   const hear = (message) => {
@@ -529,6 +532,7 @@ const render = ({ model, el: root }) => {
   return () => {
     model.off("msg:custom", hear);
     model.off("comm_live_update", leave);
+    giveKeys();
     close();
   };
 };

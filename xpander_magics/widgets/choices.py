@@ -88,9 +88,19 @@ def named(choices: Iterable[Choice], typed: str) -> Choice | None:
     return next((choice for choice in choices if choice.value == typed.strip()), None)
 
 
+_MAKE_SEVERAL = ("models", "efforts", "thinks")
+
+
 def defaults_from(options: Options, before: Options) -> Options:
-    """The defaults of later cells: all but what belongs to the prompt that was written here."""
-    return replace(options, out=None, over=options.over if options.over == before.over else None)
+    """The defaults of later cells: all but what belongs to the prompt that was written here.
+
+    Repeats, and several models, efforts or think modes, stay the panel's own: by them a cell of one run would become a
+    sweep, and cost as much, without a word in it.
+    """
+    single = {n: getattr(options if len(getattr(options, n)) <= 1 else before, n) for n in _MAKE_SEVERAL}
+    repeat = before.repeat if (options.repeat or 1) > 1 else options.repeat
+    over = options.over if options.over == before.over else None
+    return replace(options, out=None, over=over, repeat=repeat, **single)
 
 
 def cell_line(options: Options) -> str:

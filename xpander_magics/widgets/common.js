@@ -34,14 +34,23 @@ const standIn = (root, model) => {
 // clicked, whose keys would then do nothing. `ours` selects what takes the focus; returns what ends it.
 const keepKeys = (ours) => {
   const keep = ({ target }) => target.matches?.(ours) && target.setAttribute("data-lm-suppress-shortcuts", "true");
+  // But for those with Ctrl or ⌘, such as the one that saves; heard before JupyterLab hears them.
+  const choose = (event) => {
+    const { target, ctrlKey, metaKey } = event;
+    if (!target.matches?.(ours)) return;
+    if (ctrlKey || metaKey) target.removeAttribute("data-lm-suppress-shortcuts");
+    else keep(event);
+  };
   const letGo = ({ target }) => {
     const at = document.activeElement;
     if (at?.matches(ours) && !at.contains(target)) at.blur();
   };
   document.addEventListener("focusin", keep);
+  window.addEventListener("keydown", choose, true);
   document.addEventListener("pointerdown", letGo, true);
   return () => {
     document.removeEventListener("focusin", keep);
+    window.removeEventListener("keydown", choose, true);
     document.removeEventListener("pointerdown", letGo, true);
   };
 };

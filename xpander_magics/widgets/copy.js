@@ -25,8 +25,18 @@ const render = ({ model, el: root }) => {
   model.on("change:text change:problem", clear);
   const showStandIn = standIn(root, model);
   const giveKeys = keepKeys(".xpander-panel :is(select, button, input[type=checkbox])");
+  // The keys that run a cell of code, too. All that was typed before is sent before the click.
+  const runs = (event) => {
+    const panel = event.target.closest?.(".xpander-panel");
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !panel?.contains(root)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    panel.querySelector("button.mod-primary")?.click();
+  };
+  document.addEventListener("keydown", runs, true);
   model.send({ kind: "shown", view });
   return () => {
+    document.removeEventListener("keydown", runs, true);
     giveKeys();
     showStandIn();
     model.off("change:text change:problem", clear);

@@ -66,7 +66,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._controls = Controls(self._changed, self._list_models)
         self._lists = Lists(session, self._controls, self._refresh_soon)
         self._variables, self._quote, self._problem, self._defaults, self._last = (w.HTML() for _ in range(5))
-        self._run = w.Button(description="Run", button_style="primary")
+        self._run = w.Button(description="Run", button_style="primary", tooltip="Ctrl+Enter, or ⌘+Enter")
         self._copy = CellText(self._refresh_soon)
         # What runs here is no cell: an interrupt would end another's work.
         self._live = LiveText(stop=self._stop.set, interrupts=False, layout=w.Layout())
@@ -104,6 +104,7 @@ class Panel(w.VBox):  # type: ignore[misc]
 
     def _changed(self) -> None:
         """Called when a person has changed something: later cells have it at once."""
+        self._show_problem(None)
         with self._lock:
             before = self._told
             self._told = defaults_from(self._controls.options(before, sound=True), before)
@@ -122,6 +123,8 @@ class Panel(w.VBox):  # type: ignore[misc]
 
     def _cell_ran(self, *_: Any) -> None:
         """Called after each cell: its variables, and what ``%xpander use`` chose, may be others."""
+        if not self._sending:
+            self._show_problem(None)  # its cause may be gone; else the quote says it, too
         if self.session.defaults != self._told:
             self._told = self.session.defaults
             self._controls.show(self._told)
@@ -268,8 +271,8 @@ class Panel(w.VBox):  # type: ignore[misc]
         if not several:
             view = options.view if options.view not in (None, "none") else "auto"
             return str(final_bundle(runs[0], str(view), None)["text/html"])
-        name = options.out or "panel.runs"
-        hint = f"{name}.board() shows them side by side; {name}.df has them as a DataFrame."
+        name, bound = options.out or "NAME", "" if options.out else "With a NAME in Bind to, "
+        hint = f"{bound}{name}.board() shows them side by side, {name}.df has them as a DataFrame."
         return f"{runs_bundle(runs)['text/html']}<div>{escape(hint)}</div>"
 
     def _show_problem(self, problem: str | None) -> None:

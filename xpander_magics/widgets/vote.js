@@ -138,6 +138,14 @@ const render = ({ model, el: root }) => {
     }
   };
   model.on("msg:custom", hear);
+  // A kernel that was restarted keeps no votes: what stands in for this says how they stood.
+  const leave = () => {
+    if (model.comm_live === true) return;
+    restore?.();
+    box.replaceChildren(el("p", {}, "The kernel was restarted. Run the cell again to go on; what was voted is kept."));
+  };
+  model.on("comm_live_update", leave);
+  const giveKeys = keepKeys(".xpander-vote, .xpander-vote :is(button, [tabindex])");
 
   // Heard before the notebook's own shortcuts, which would make a heading of the cell for a 1.
   const press = (event) => {
@@ -163,6 +171,8 @@ const render = ({ model, el: root }) => {
   return () => {
     window.removeEventListener("keydown", press, true);
     model.off("msg:custom", hear);
+    model.off("comm_live_update", leave);
+    giveKeys();
     restore?.();
   };
 };

@@ -187,3 +187,14 @@ def test_the_static_equivalent_steps_back(open_notebook: Opens) -> None:
     expect(page.outputs(2).locator(".xpander-static")).to_be_hidden()
     saved = page.save().cells[2].outputs
     assert any("1 vote by 1 person on 2 configurations" in output.data.get("text/plain", "") for output in saved)
+
+
+def test_a_restarted_kernel_is_said(open_notebook: Opens) -> None:
+    """Guards against buttons that look alive, and grey out for good when one is pressed."""
+    page, view = opened(open_notebook)
+    view.get_by_role("button", name="A is better").click()
+    expect(view).to_contain_text("1 of 3 judged")
+    page.restart()
+    expect(view).to_contain_text("The kernel was restarted. Run the cell again to go on; what was voted is kept.")
+    expect(view.get_by_role("button")).to_have_count(0)
+    expect(page.outputs(2).locator(".xpander-static")).to_be_visible()
