@@ -257,8 +257,8 @@ def test_a_hostile_error(notebook: Notebook, capsys: pytest.CaptureFixture[str])
 
 def test_prices_are_no_formula() -> None:
     """Front ends typeset what stands between two dollar signs."""
-    shown = as_html(run("It costs $5 and $6, not $x^2$; `$7`.", output_format="markdown"))
-    assert re.findall(r"<span class=\"([^\"]+)\">\$</span>(\d)", shown) == [
+    shown = safe_html("It costs $5 and $6, not $x^2$; `$7`.")
+    assert re.findall(r'<span class="([^"]+)">\$</span>(\d)', shown) == [
         ("tex2jax_ignore mathjax_ignore", "5"),
         ("tex2jax_ignore mathjax_ignore", "6"),
     ]
