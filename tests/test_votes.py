@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -634,3 +635,36 @@ def test_the_command(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> 
     assert runs.votes.empty
     with pytest.raises(ConfigError, match="takes two runs and one of left, right"):
         notebook.run(f"%xpander vote {left} {right}")
+
+
+def test_by_words_alone(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a terminal there was no way to see a pair, and none to judge one without its names."""
+    with pytest.raises(ConfigError, match="No pair is shown that could be judged left"):
+        notebook.run("%xpander vote left")
+    notebook.run("rows = [{'q': 'first?'}, {'q': 'second?'}]")
+    notebook.run("%%xpander echo -m scripted/echo,scripted/think --over rows -o runs -q\n{{ q }}")
+    runs = notebook.ns["runs"]
+    for number, run in enumerate(runs):
+        run.result = f"answer {number}\x1b[2J"
+        runs.session.store.update(run)
+    capsys.readouterr()
+    notebook.run("%xpander vote runs --voter ada --seed 1")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    asked = re.search(r"--- asked\n(first|second)\?\n--- left\nanswer (\d)\S*\n--- right\nanswer (\d)", shown)
+    assert asked is not None, shown
+    assert {int(asked[2]) // 2, int(asked[3]) // 2} == {["first", "second"].index(asked[1])}
+    assert not re.search("echo|think", shown)
+    notebook.run("%xpander vote left")
+    after = capsys.readouterr().out
+    names = [runs[int(asked[side])].model for side in (2, 3)]
+    assert f"Kept: left. The left one was {names[0]}, the right one {names[1]}." in after
+    assert "1 of 2 pairs are judged by ada." in after
+    notebook.run("%xpander vote undo")
+    assert "Taken back.\n0 of 2 pairs" in capsys.readouterr().out
+    notebook.run("%xpander vote skip")
+    notebook.run("%xpander vote both-bad")
+    assert "2 of 2 pairs are judged by ada." in capsys.readouterr().out
+    assert sorted(runs.votes["choice"]) == ["both_bad", "skip"]
+    with pytest.raises(ConfigError, match="All pairs are judged"):
+        notebook.run("%xpander vote left")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xpander_magics.results import Run
     from xpander_magics.store import Store
     from xpander_magics.sweeps import Watch
+    from xpander_magics.votes import Voting
 
 # A sweep of more runs is shown by its first; runs.board() shows all of any.
 _ON_A_BOARD = 1_000
@@ -306,21 +307,52 @@ class Actions:
         self._write(f"Run {run.run_id[:8]} has the tags: {', '.join(run.tags) or 'none'}.\n")
 
     def do_vote(self, command: Command) -> Any:
-        from xpander_magics.tables import standing_bundle
         from xpander_magics.votes import WORDS, Voting
 
         words = command.words
         if len(words) > 1:
             self._cast(command)
-            return None
-        runs = self._kept.runs(words[0] if words else None)
-        if self._widgets:
-            return runs.vote(voter=command.voter, seed=command.seed)
-        voting = Voting(runs, self.session.store, voter=command.voter, seed=command.seed)
-        self._write(standing_bundle(voting.contest, voting.votes())["text/plain"] + "\n")
-        self._write(f"{voting.judged:,} of {voting.total:,} pairs are judged by {voting.voter}. To judge one:\n")
-        self._write(f"%xpander vote RUN RUN {'|'.join(WORDS)}\n")
+        elif words and words[0] in WORDS:
+            self._judge(words[0])
+        else:
+            runs = self._kept.runs(words[0] if words else None)
+            if self._widgets:
+                return runs.vote(voter=command.voter, seed=command.seed)
+            store, sweep_id = self.session.store, runs.sweep_id
+            self.session.voting = Voting(runs, store, sweep_id=sweep_id, voter=command.voter, seed=command.seed)
+            self._show_pair(self.session.voting, standing=True)
         return None
+
+    def _judge(self, word: str) -> None:
+        """Votes on the pair that was shown as text, and shows the next."""
+        voting = self.session.voting
+        if voting is None:
+            raise ConfigError(f"No pair is shown that could be judged {word}: %xpander vote RUNS shows one.")
+        if word == "undo":
+            self._write("Taken back.\n" if voting.undo() else "There is no vote to take back.\n")
+        else:
+            vote = voting.cast(word)
+            left, right = (voting.contest.side(run_id) for run_id in (vote.left_run, vote.right_run))
+            self._write(f"Kept: {word}. The left one was {left}, the right one {right}.\n")
+        self._show_pair(voting)
+
+    def _show_pair(self, voting: Voting, *, standing: bool = False) -> None:
+        """Two answers without their names; how it stands at the beginning, and once all are judged."""
+        from xpander_magics.tables import standing_bundle
+        from xpander_magics.votes import WORDS
+
+        same = f"; {voting.identical:,} not asked, as both answers are the same" if voting.identical else ""
+        told = f"{voting.judged:,} of {voting.total:,} pairs are judged by {voting.voter}{same}.\n"
+        pair = voting.shown()
+        if standing or pair is None:
+            self._write(f"{standing_bundle(voting.contest, voting.votes())['text/plain']}\n")
+        self._write(told)
+        if pair is None:
+            return
+        left, right = pair
+        parts = {"asked": left.prompt, "left": left.result, "right": right.result}
+        shown = "".join(f"--- {name}\n{text}\n" for name, text in parts.items())
+        self._write(f"{shown}--- To judge: %xpander vote {'|'.join(WORDS)}\n")
 
     def _cast(self, command: Command) -> None:
         from xpander_magics import votes

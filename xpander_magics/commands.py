@@ -49,8 +49,8 @@ COMMANDS = tuple(
         ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
         (
             "vote",
-            "[RUNS] [RUN RUN left|right|both-good|both-bad|skip|undo] [--voter NAME] [--seed N]",
-            "judge two answers to the same input, blind; of the newest sweep if no runs are named; or cast one vote",
+            "[RUNS | [RUN RUN] left|right|both-good|both-bad|skip|undo] [--voter NAME] [--seed N]",
+            "judge two answers to the same input, blind; of the newest sweep if no runs are named",
         ),
         ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
         ("help", "[COMMAND]", "this help, or a command's"),

@@ -18,6 +18,7 @@ from xpander_magics.results import Run
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
 from xpander_magics.targets import KINDS, Directory
+from xpander_magics.votes import WORDS
 
 _CHOICES = {
     "--effort": contract.EFFORTS,
@@ -29,7 +30,7 @@ _CHOICES = {
 }
 _VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
 _TAKES_RUN = ("show", "stop", "usage", "thread", "tag")
-_FIXED_WORDS = {"stop": ("all",), "local": ("stop",)}
+_FIXED_WORDS = {"stop": ("all",), "local": ("stop",), "vote": WORDS}
 _RUNS_OFFERED = 50
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from xpander_magics.store.sweeps import Kept as KeptSweep
     from xpander_magics.sweeps import Sweeps, Watch
     from xpander_magics.targets import Directory
+    from xpander_magics.votes import Voting
 
 
 class Session:
@@ -55,6 +56,7 @@ class Session:
         self._store: Store | None = None
         self._opening = threading.RLock()  # two threads that are the first open one client, one store
         self._grids: dict[str, Grid] = {}  # of the newest sweeps: their records lack what is secret
+        self.voting: Voting | None = None  # of pairs that are shown as text, between two commands
         # The runs of sweeps by their ids, as long as somebody in this kernel holds them.
         self.swept: WeakValueDictionary[str, Runs] = WeakValueDictionary()
 
@@ -192,7 +194,7 @@ class Session:
     def close(self) -> None:
         """Ends and closes all of it, and forgets what was chosen."""
         self.defaults = Options()
-        self._login = None
+        self._login = self.voting = None
         self.stop_local()
         self.disconnect()
         self._close_store()
