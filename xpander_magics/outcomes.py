@@ -222,6 +222,8 @@ class Runs(Sequence[Run]):
     def vote(self, *, voter: str | None = None, seed: int | None = None) -> VoteView:
         """Asks which of two answers to the same input is better, without telling whose they are before the vote.
 
+        What was voted is in ``votes``; what it comes to, in ``win_rates()`` and ``strengths()``.
+
         Args:
             voter: who judges; the login name when omitted.
             seed: what order and sides are shuffled with; the same one gives the same session. Kept with the votes.

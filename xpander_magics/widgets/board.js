@@ -442,7 +442,8 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     body.style.height = `${order.length * size.row}px`;
     direction.textContent = state.up ? "▲ ascending" : "▼ descending";
     direction.hidden = !state.by;
-    told.textContent = `${order.length.toLocaleString("en")} of ${counted(inputs.length, "input")} · ${counted(data.input.length, "run")} · sweep ${sweep}`;
+    const empty = order.length ? "" : inputs.length ? "Nothing matches: " : "There are no runs: ";
+    told.textContent = `${empty}${order.length.toLocaleString("en")} of ${counted(inputs.length, "input")} · ${counted(data.input.length, "run")} · sweep ${sweep}`;
     countAll();
     drawHead();
     redraw();
