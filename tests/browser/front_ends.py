@@ -24,6 +24,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 
 LOAD = "%load_ext xpander_magics"
 
+# Machines are slow at times; what comes at all comes sooner.
+expect.set_options(timeout=20_000)
+
 # What Jupyter's own pages say of themselves on the console, none of it about a widget.
 NOISE = (
     # A kernel that is restarted, or ended with its test, cuts its sockets.
@@ -200,7 +203,7 @@ class NotebookPage:
         server.settings("apputils-extension", "themes", theme=name)
         self._context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
         self.page: Page = self._context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self._take(f"uncaught: {error}"))
         self.page.on("request", self._see)
@@ -224,7 +227,7 @@ class NotebookPage:
     def _until_ready(self) -> None:
         """Waits for the notebook and its kernel."""
         self.page.wait_for_selector(self._at["cell"])
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         # The page says idle of a kernel that it hasn't heard of yet, too.
         while not any(
             session["path"] == self.path.name and session["kernel"]["execution_state"] == "idle"
@@ -262,12 +265,12 @@ class NotebookPage:
             else:
                 return
 
-    def wait(self, number: int, seconds: float = 30) -> None:
+    def wait(self, number: int, seconds: float = 60) -> None:
         """Waits for a cell that was started to end."""
         prompt = self.cell(number).locator(self._at["prompt"]).first
         expect(prompt).to_have_text(re.compile(r"\[\d+\]"), timeout=seconds * 1000)
 
-    def run(self, number: int, seconds: float = 30) -> Locator:
+    def run(self, number: int, seconds: float = 60) -> Locator:
         """Runs a cell to its end; returns where its outputs are."""
         self.start(number)
         self.wait(number, seconds)
@@ -284,7 +287,7 @@ class NotebookPage:
         self.page.keyboard.press("Escape")
         return count
 
-    def execute(self, source: str, seconds: float = 30) -> Locator:
+    def execute(self, source: str, seconds: float = 60) -> Locator:
         """Types a new cell at the end and runs it to its end; returns where its outputs are."""
         return self.run(self.add(source), seconds)
 
