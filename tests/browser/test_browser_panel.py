@@ -133,6 +133,17 @@ def test_by_the_keyboard_alone(open_notebook: Opens) -> None:
     expect(page.page.locator(".jp-Notebook .jp-Cell")).to_have_count(3)
 
 
+@pytest.mark.parametrize("front_end", ["lab", "notebook", "classic"])
+def test_the_keys_that_run_a_cell_run_the_panel(open_notebook: Opens, front_end: str) -> None:
+    """Guards against a panel that needs the mouse for each run, or a key that runs the notebook's cell anew."""
+    page = open_notebook("%xpander panel", front_end=front_end)
+    shown = panel(page, 1)
+    fill(shown, "typed here", Bind_to="answer")
+    shown.get_by_label("Prompt", exact=True).press("Control+Enter")
+    expect(shown.locator(".xpander-run")).to_contain_text("typed here")
+    expect(shown.get_by_label("Prompt", exact=True)).to_have_value("typed here")
+
+
 def test_a_page_that_is_loaded_again(open_notebook: Opens) -> None:
     """Guards against a panel that forgets what was chosen, or a run that goes on unseen."""
     page = open_notebook(SLOW, "%xpander panel")
