@@ -11,11 +11,13 @@ from xpander_magics import config
 from xpander_magics.errors import AuthError, XpanderError
 from xpander_magics.session import Session
 
-_NEEDED = ("ipython", "ipywidgets", "jinja2", "pandas", "requests", "sqlalchemy")
+_NEEDED = ("anywidget", "ipython", "ipywidgets", "jinja2", "pandas", "requests", "sqlalchemy")
 _EXTRAS = {
     "local": ("fastapi", "uvicorn", "httpx", "pyyaml", "tqdm", "xllamacpp"),
     "keyring": ("keyring",),
     "lab": ("jupyterlab",),
+    "postgres": ("psycopg",),
+    "stats": ("statsmodels",),
 }
 
 
