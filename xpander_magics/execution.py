@@ -179,19 +179,21 @@ class Execution:
         self._settle_answer()
         if deadline.left() <= 0 and isinstance(error, (errors.Timeout, errors.ConnectionFailed)):
             return None if run.status == "paused" else self._timed_out(error)
-        self._settle_status(error)
-        return self._failed(self._with_way_on(error))
+        status = self._status_after(error)
+        problem = self._failed(self._with_way_on(error, status))
+        # Last: another thread, which stops it, must not keep an end without its reason.
+        run.status = status
+        return problem
 
-    def _settle_status(self, error: errors.ServiceError) -> None:
+    def _status_after(self, error: errors.ServiceError) -> str:
         """The status of a run that no more is heard of."""
         run = self._run
         if run.task_id is None:
-            run.status = "unknown" if error.maybe_sent else "failed"
-        elif not run.ended:
-            run.status = "unknown"
+            return "unknown" if error.maybe_sent else "failed"
+        return run.status if run.ended else "unknown"
 
-    def _with_way_on(self, error: errors.ServiceError) -> errors.ServiceError:
-        if self._run.status == "unknown":
+    def _with_way_on(self, error: errors.ServiceError, status: str) -> errors.ServiceError:
+        if status == "unknown":
             way = f"%xpander show {self._run.run_id[:8]} asks again, before you send it again."
             error.args = (f"{error}\nWhether the task has run is not known. {way}",)
         return error
@@ -201,12 +203,14 @@ class Execution:
         stopped = self._stop(Deadline(_STOP_WHEN_TIMED_OUT))
         if run.status == "completed":
             return self._outcome()  # it ended just before it could be stopped
-        self._settle_status(error)
+        status = self._status_after(error)
         what = "its task was stopped" if stopped else "its task could not be stopped"
         if run.task_id is None:
             what = "whether it started a task is not known" if error.maybe_sent else "nothing was started"
         message = f"The run took longer than {self._plan.timeout:g} s; {what}. Allow more with --timeout."
-        return self._failed(errors.Timeout(message, maybe_sent=error.maybe_sent))
+        problem = self._failed(errors.Timeout(message, maybe_sent=error.maybe_sent))
+        run.status = status
+        return problem
 
     def _interrupted(self) -> errors.Interrupted:
         run = self._run

@@ -72,10 +72,10 @@ class Writer:
 
     def update(self, run: Run) -> None:
         """Writes what has become of a run, soon."""
-        row = row_of(run)
         with self._wake:
             if not self._over:
-                self._rows[run.run_id] = row
+                # Read here: of two threads that write one run, what the later has read must be what stays.
+                self._rows[run.run_id] = row_of(run)
                 if len(self._rows) == 1:
                     self._wake.notify_all()
                 return
