@@ -210,7 +210,8 @@ def test_a_killed_kernel_loses_nothing(kernel: Kernel, store: Store, environment
     kernel.client.execute("%%xpander echo --payload s -o run --tag kept\nhello")
     kept: Run = until(lambda: [run for run in store.select() if run.task_id])[0]
     os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    assert (kept.status, kept.prompt, kept.tags) == ("executing", "hello", ["kept"])
+    assert kept.status in ("pending", "executing")
+    assert (kept.prompt, kept.tags) == ("hello", ["kept"])
     assert store.find(kept.run_id).task_id == kept.task_id
     until(lambda: not running(server))
 
