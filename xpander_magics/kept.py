@@ -23,6 +23,12 @@ _UNHEARD_FOR = timedelta(days=1)
 _LOOKED_AT = 1000
 
 
+def own_variables(variables: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook's own variables, without ``open``, ``get_ipython`` and the like, which IPython adds (``hidden``)."""
+    missing = object()
+    return {name: value for name, value in variables.items() if hidden.get(name, missing) is not value}
+
+
 class Kept:
     """The runs of one session, and the variables of one notebook that hold some of them."""
 

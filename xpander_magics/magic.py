@@ -16,6 +16,7 @@ from xpander_magics.actions import Actions
 from xpander_magics.commands import command_help, parse_command
 from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, XpanderError
+from xpander_magics.kept import own_variables
 from xpander_magics.safety import plain
 from xpander_magics.session import Session, default_session
 
@@ -78,7 +79,7 @@ class XpanderMagics(Magics):
         cell.checked_name(options.out)
         if not body.strip():
             raise ConfigError("The prompt is empty. Write it below the %%xpander line.")
-        variables = self._variables()
+        variables = own_variables(self.shell.user_ns, self.shell.user_ns_hidden)
         several = cell.makes_several(options, variables)
         if options.dry_run:
             plans = self.session.grid if several else self.session.plan
@@ -114,12 +115,6 @@ class XpanderMagics(Magics):
             return LiveView(view)
         # What it streams it makes safe itself; the carriage return of its progress is its own.
         return Stream(_send, rich=_is_rich(self.shell), view=view)
-
-    def _variables(self) -> dict[str, Any]:
-        """The notebook's own variables, without ``open``, ``get_ipython`` and the like, which IPython adds."""
-        hidden = self.shell.user_ns_hidden
-        missing = object()
-        return {n: v for n, v in self.shell.user_ns.items() if hidden.get(n, missing) is not v}
 
     @property
     def _actions(self) -> Actions:

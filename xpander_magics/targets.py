@@ -67,7 +67,7 @@ class Directory:
             kept = self._entries[kind] = (time.monotonic(), self._list_kind(kind))
         return kept[1]
 
-    def _entries_of(self, kinds: tuple[str, ...], *, fresh: bool) -> list[Agent]:
+    def entries_of(self, kinds: tuple[str, ...], *, fresh: bool = False) -> list[Agent]:
         """Those of several kinds; a service without workflows needs no list of them to find an agent."""
         found: list[Agent] = []
         missing: NotFoundError | None = None
@@ -123,7 +123,7 @@ class Directory:
 
     def _by_name(self, kinds: tuple[str, ...], name: str) -> Agent:
         for fresh in (False, True):
-            entries = self._entries_of(kinds, fresh=fresh)
+            entries = self.entries_of(kinds, fresh=fresh)
             found = _matches(entries, name)
             # A list that is some minutes old may lack a name; before that is an error, ask again.
             if len(found) == 1 and (fresh or found[0].status == "ACTIVE"):

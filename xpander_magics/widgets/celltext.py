@@ -12,7 +12,7 @@ from xpander_magics.display import escape
 from xpander_magics.errors import XpanderError
 from xpander_magics.safety import Redactor, plain
 from xpander_magics.widgets.choices import cell_line, cell_text
-from xpander_magics.widgets.front import VIEW, FrontEnd, source
+from xpander_magics.widgets.front import FrontEnd, source
 
 _LONGEST_ID = 64
 
@@ -33,8 +33,7 @@ class CellText(FrontEnd):
         super().__init__()
         self._seen = seen
         self._views: set[str] = set()
-        self._handle: Any = None
-        self._static: dict[str, Any] = {}
+        self._put_out: dict[str, Any] | None = None  # what was last put out to stand in for the panel
         self.on_msg(self._hear)
 
     @property
@@ -57,23 +56,14 @@ class CellText(FrontEnd):
         Args:
             view_of: the panel's model.
         """
-        from IPython.display import DisplayHandle, display
-
-        view = {"version_major": 2, "version_minor": 0, "model_id": view_of}
-        display({VIEW: view, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
-        self._handle, self._static = DisplayHandle(), static  # type: ignore[no-untyped-call]
-        self._handle.display(self._held(static), raw=True)
+        self._put_out = static
+        self.put_out(view_of, static)
 
     def update(self, static: dict[str, Any]) -> None:
         """Brings what stands in for the panel up to date, if it was put out."""
-        if self._handle is not None and static != self._static:
-            self._static = static
-            self._handle.update(self._held(static), raw=True)
-
-    def _held(self, static: dict[str, Any]) -> dict[str, Any]:
-        # Neither MathJax may take what stands between two dollar signs for a formula.
-        kinds = f"xpander-static {self.stand_in} tex2jax_ignore mathjax_ignore"
-        return {**static, "text/html": f'<div class="{kinds}">{static["text/html"]}</div>'}
+        if self._put_out is not None and static != self._put_out:
+            self._put_out = static
+            self.renew_static(static)
 
     def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
         kind, view = (message.get(name) for name in ("kind", "view")) if isinstance(message, dict) else (None, None)

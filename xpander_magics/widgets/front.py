@@ -15,6 +15,8 @@ from typing import Any
 import anywidget
 from traitlets import Unicode
 
+from xpander_magics.display import AS_IT_IS
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -53,26 +55,37 @@ class FrontEnd(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         """Called by IPython where this is shown."""
         from IPython import get_ipython
-        from IPython.display import display
 
         static = self.static()
         if not hasattr(get_ipython(), "kernel"):
             print(static.get("text/plain", ""))
             return
+        self.put_out(self.model_id, static)
+
+    def put_out(self, model: str, static: dict[str, Any]) -> None:
+        """Shows a view, and what stands in for it.
+
+        Args:
+            model: the view's; another's where this is a part of it.
+        """
+        from IPython.display import display
+
         # Without a text of its own, GitHub and the like show nothing of it.
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        view = {"version_major": 2, "version_minor": 0, "model_id": model}
         display({VIEW: view, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
         if static:
             display(self._held(static), raw=True, display_id=self.stand_in)  # type: ignore[no-untyped-call]
 
-    def renew_static(self) -> None:
-        """Puts the facts as they are now where the static equivalent was shown."""
+    def renew_static(self, static: dict[str, Any] | None = None) -> None:
+        """Puts the facts as they are now, or these, where the static equivalent was shown."""
         from IPython import get_ipython
         from IPython.display import update_display
 
         if hasattr(get_ipython(), "kernel"):
-            update_display(self._held(self.static()), raw=True, display_id=self.stand_in)  # type: ignore[no-untyped-call]
+            facts = self.static() if static is None else static
+            update_display(self._held(facts), raw=True, display_id=self.stand_in)  # type: ignore[no-untyped-call]
 
     def _held(self, static: dict[str, Any]) -> dict[str, Any]:
         """The static equivalent in what the view's front end finds and hides."""
-        return {**static, "text/html": f'<div class="xpander-static {self.stand_in}">{static["text/html"]}</div>'}
+        kinds = f"xpander-static {self.stand_in} {AS_IT_IS}"
+        return {**static, "text/html": f'<div class="{kinds}">{static["text/html"]}</div>'}

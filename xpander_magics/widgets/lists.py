@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable
 
 import ipywidgets as w
 
-from xpander_magics.contract import Agent
 from xpander_magics.display import escape
-from xpander_magics.errors import NotFoundError, XpanderError
+from xpander_magics.errors import XpanderError
 from xpander_magics.session import Session
 from xpander_magics.targets import KINDS
+from xpander_magics.widgets.background import in_background
 from xpander_magics.widgets.choices import targets_from
 from xpander_magics.widgets.controls import Controls
 
@@ -61,16 +60,7 @@ class Lists:
         self._load(f"models of {provider}", lambda: self._load_models(provider))
 
     def _load_targets(self) -> None:
-        directory, entries = self._session.client.directory, list[Agent]()
-        missing: NotFoundError | None = None
-        for kind in KINDS:
-            try:
-                entries += directory.entries(kind)
-            except NotFoundError as error:  # a service without workflows has agents all the same
-                missing = error
-        if missing is not None and not entries:
-            raise missing
-        self._controls.target.offer(targets_from(entries))
+        self._controls.target.offer(targets_from(self._session.client.directory.entries_of(KINDS)))
 
     def _load_providers(self) -> None:
         provider = self._controls.offer_providers(self._session.client.directory.provider_ids())
@@ -106,7 +96,7 @@ class Lists:
             self._loading.append(what)
             self._failures.pop(what, None)
             self._show()
-        in_background(work)
+        in_background(work, "xpander-panel")
 
     def _show(self) -> None:
         told = [f"The {what} can't be listed: {why}" for what, why in self._failures.items()]
@@ -115,10 +105,3 @@ class Lists:
         kind = "xp-problem" if self._failures else "xp-about"
         self._told.value = f'<div class="{kind}" role="status">{escape(" ".join(told))}</div>' if told else ""
         self._again.layout.display = None if self._failures else "none"
-
-
-def in_background(work: Callable[[], object]) -> None:
-    """Does it in a thread that ends with the kernel."""
-    # With this thread's context, in which ipykernel keeps which cell it is that an output belongs to.
-    run = contextvars.copy_context().run
-    threading.Thread(target=run, args=(work,), name="xpander-panel", daemon=True).start()

@@ -6,7 +6,6 @@ never part of the widget's state, which notebooks keep. A page that opens or is 
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from xpander_magics.contract import Event
 from xpander_magics.display import shown_note, shown_step
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
+from xpander_magics.widgets.background import in_background
 from xpander_magics.widgets.front import FrontEnd, source
 
 # Seconds between two updates, first and later: 20 a second are promised at the most. An update has 1 KB around it,
@@ -136,12 +136,7 @@ class LiveText(FrontEnd):
             if self._over.is_set():
                 self._flush()
             elif self._flusher is None:
-                # With this thread's context, in which ipykernel keeps which cell it is that a message belongs to.
-                work = contextvars.copy_context().run
-                self._flusher = threading.Thread(
-                    target=work, args=(self._flush_often,), name="xpander-live", daemon=True
-                )
-                self._flusher.start()
+                self._flusher = in_background(self._flush_often, "xpander-live")
         self._news.set()
 
     def _flush_often(self) -> None:

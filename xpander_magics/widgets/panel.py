@@ -6,7 +6,7 @@ own, and each of them puts what it has found into the widgets.
 
 from __future__ import annotations
 
-import contextvars
+import functools
 import math
 import threading
 import time
@@ -20,6 +20,7 @@ from xpander_magics import cell
 from xpander_magics.cell import Options
 from xpander_magics.display import escape, final_bundle
 from xpander_magics.errors import StoreError, XpanderError
+from xpander_magics.kept import own_variables
 from xpander_magics.outcomes import Runs
 from xpander_magics.progress import line, summary
 from xpander_magics.quote import quoted
@@ -27,10 +28,11 @@ from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.session import Session, default_session
 from xpander_magics.tables import runs_bundle
 from xpander_magics.tally import Tally
+from xpander_magics.widgets.background import in_background, later
 from xpander_magics.widgets.celltext import CellText, later_cells, standing_in
 from xpander_magics.widgets.choices import defaults_from, runs_html, tables_among, variables_html, variables_in
 from xpander_magics.widgets.controls import Controls
-from xpander_magics.widgets.lists import Lists, in_background
+from xpander_magics.widgets.lists import Lists
 from xpander_magics.widgets.live import LiveText
 
 # Seconds after a change until it is looked at, so that nothing is computed for each letter; and how many times
@@ -145,9 +147,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             if self._due is not None:
                 self._due.cancel()
             pause = min(max(_PAUSE, self._took * _PATIENCE), _LONGEST_PAUSE)
-            self._due = threading.Timer(pause, contextvars.copy_context().run, (self._refresh, self._newest))
-            self._due.daemon = True
-            self._due.start()
+            self._due = later(pause, functools.partial(self._refresh, self._newest))
 
     def _refresh(self, mine: int) -> None:
         with self._computing:  # one at a time; whoever waited too long has been overtaken
@@ -192,12 +192,7 @@ class Panel(w.VBox):  # type: ignore[misc]
 
     def _notebook(self) -> dict[str, Any]:
         """The notebook's own variables as they are now; a cell may be changing them."""
-        if self._shell is None:
-            return {}
-        hidden, missing = self._shell.user_ns_hidden, object()
-        return {
-            name: value for name, value in dict(self._shell.user_ns).items() if hidden.get(name, missing) is not value
-        }
+        return {} if self._shell is None else own_variables(dict(self._shell.user_ns), self._shell.user_ns_hidden)
 
     def _redact(self) -> Redactor:
         try:
@@ -230,7 +225,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             self._sending = self._run.disabled = True
             self._stop.clear()
         self._live.begin()
-        in_background(lambda: self._carry_out(options, prompt))
+        in_background(lambda: self._carry_out(options, prompt), "xpander-panel")
 
     def _carry_out(self, options: Options, prompt: str) -> None:
         html = note = ""

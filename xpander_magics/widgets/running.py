@@ -7,7 +7,6 @@ run that ends at once shows nothing else than its end.
 from __future__ import annotations
 
 import _thread
-import contextvars
 import signal
 import threading
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +16,7 @@ from xpander_magics.display import final_bundle
 from xpander_magics.errors import XpanderError
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
+from xpander_magics.widgets.background import in_background, later
 
 if TYPE_CHECKING:
     from xpander_magics.widgets.live import LiveText
@@ -52,10 +52,7 @@ class LiveView:
     def begin(self, run: Run) -> None:
         """Called when it is about to be sent; it may be stopped as soon as it is shown."""
         self._run = run
-        # With this thread's context, in which ipykernel keeps which cell it is that an output belongs to.
-        self._show_soon = threading.Timer(_PATIENCE, contextvars.copy_context().run, (self._show,))
-        self._show_soon.daemon = True
-        self._show_soon.start()
+        self._show_soon = later(_PATIENCE, self._show)
 
     def _show(self) -> None:
         from xpander_magics.widgets.live import LiveText
@@ -123,8 +120,7 @@ class LiveView:
 
     def _stop_soon(self) -> None:
         # Other messages must not wait for the service's answer.
-        work = contextvars.copy_context().run
-        threading.Thread(target=work, args=(self._stop,), name="xpander-stop", daemon=True).start()
+        in_background(self._stop, "xpander-stop")
 
     def _stop(self) -> None:
         """Stops the task; before it is known, the sending of it."""

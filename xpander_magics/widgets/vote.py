@@ -7,9 +7,7 @@ names are shown, with the next pair.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from xpander_magics.display import answer_html
@@ -18,6 +16,7 @@ from xpander_magics.safety import as_shown, plain
 from xpander_magics.store.votes import Vote
 from xpander_magics.tables import standing_bundle
 from xpander_magics.votes import Voting
+from xpander_magics.widgets.background import in_background, later
 from xpander_magics.widgets.front import FrontEnd, source
 
 _QUIET = 0.5  # seconds without a vote
@@ -76,7 +75,7 @@ class VoteView(FrontEnd):
     def _do(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
         if kind == "standing":
-            self._aside(self._tell_standing)
+            in_background(self._tell_standing, "xpander-vote")  # a vote must not wait for what loads statsmodels
         elif kind in ("ready", "vote") and message.get("ticket") != self._ticket:
             self._show()
         elif kind in ("vote", "undo", "voter"):
@@ -92,16 +91,7 @@ class VoteView(FrontEnd):
     def _renew_soon(self) -> None:
         """Renews the static equivalent a little later, for all votes until then: the next pair must not wait for it."""
         self._renewal.cancel()
-        self._renewal = self._aside(self._renew, _QUIET)
-
-    @staticmethod
-    def _aside(do: Callable[[], object], seconds: float = 0) -> threading.Timer:
-        """Does it a little later, in another thread: a vote must not wait for what loads statsmodels."""
-        # With this thread's context, in which ipykernel keeps which message it is that an output belongs to.
-        timer = threading.Timer(seconds, contextvars.copy_context().run, [do])
-        timer.daemon = True
-        timer.start()
-        return timer
+        self._renewal = later(_QUIET, self._renew)
 
     def _tell_standing(self) -> None:
         with self._telling:  # one after the other, so that the last to come has seen all votes
