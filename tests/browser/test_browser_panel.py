@@ -231,7 +231,10 @@ def test_hostile_names_and_answers_run_nothing(open_notebook: Opens, service: Fa
     shown = panel(page, 2)
     shown.get_by_label("Targets", exact=True).select_option(index=0)
     shown.get_by_label("Models", exact=True).select_option(index=0)
-    fill(shown, "{{ bad }}", Target=shown.get_by_label("Target", exact=True).input_value())
+    chosen = shown.get_by_label("Target", exact=True)
+    for text in (chosen, shown.get_by_label("Model", exact=True)):
+        expect(text).to_have_value(re.compile("."))  # the kernel says what was chosen
+    fill(shown, "{{ bad }}", Target=chosen.input_value())
     shown.get_by_role("button", name="Run").click()
     expect(shown.locator(".xpander-run")).to_contain_text(BAD)
     expect(shown.get_by_role("table", name="Last runs")).to_contain_text(BAD)
