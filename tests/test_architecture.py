@@ -16,11 +16,11 @@ LAYERS = (
     *("cell", "commands", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
-    *("attendance", "tally", "matrix", "pairs", "votes", "standing", "outcomes"),
+    *("attendance", "tally", "matrix", "pairs", "votes", "standing", "scoring", "outcomes"),
     *("planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("display", "tables", "widgets", "complete", "actions", "magic", "__init__"),
+    *("carried", "display", "tables", "analysis", "widgets", "complete", "analyses", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 
@@ -30,6 +30,7 @@ EXCEPTIONS = {
     ("results", "display"),
     ("outcomes", "session"),
     ("outcomes", "tables"),
+    ("outcomes", "analysis"),
     ("outcomes", "widgets"),
 }
 # The names of the package itself are fetched from these when they are first asked for.
@@ -45,8 +46,13 @@ KEEPERS = {
     "IPython": {"magic", "complete", "display", "tables", "progress", "widgets"},
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
-    "statsmodels": {"standing"},
-    "scipy": {"standing"},
+    "statsmodels": {"standing", "analysis"},
+    "scipy": {"standing", "analysis"},
+    "matplotlib": {"analysis"},
+    "mlflow": {"analysis"},
+    "pyarrow": {"analysis"},
+    "rapidfuzz": {"scoring"},
+    "wordllama": {"scoring"},
     "nh3": {"display"},
     "markdown_it": {"display"},
     "fastapi": {"local"},

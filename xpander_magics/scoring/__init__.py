@@ -1,0 +1,1 @@
+"""Scores: what an answer is worth, and who says so."""
