@@ -103,8 +103,6 @@ def test_a_template_with_a_comma_is_one_value() -> None:
         ("--timeout -5", "'-5' is no number above 0"),
         ("--timeout soon", "'soon' is no number above 0"),
         ("--raw=yes", "--raw"),
-        ("--score exact", "--score is not in this version (0.1.0); it comes with comparisons."),
-        ("writer --expected=label", "--expected is not in this version (0.1.0); it comes with comparisons."),
         ("--zzzzzzzzzzzz x", "%%xpander? shows every option."),
     ],
 )
@@ -238,10 +236,10 @@ def test_commands(line: str, command: Command) -> None:
         ("panel x", "%xpander panel takes no further words, not x."),
         ("resume a b", "%xpander resume takes at most 1 word besides its options, not a b."),
         ("resume --last 1", "There is no option '--last'"),
-        *(
-            (f"{name} x", f"%xpander {name} is not in this version (0.1.0); it comes with comparisons.")
-            for name in ("compare", "diff", "score", "plot", "export", "report")
-        ),
+        ("compare a b", "%xpander compare takes at most 1 word besides its options, not a b."),
+        ("diff a b c", "%xpander diff takes at most 2 words"),
+        ("compare --scores exact", "Did you mean --score"),
+        ("report a.html b --baseline ''", "--baseline has an empty value"),
     ],
 )
 def test_a_wrong_command_is_one_error(line: str, says: str) -> None:
@@ -251,8 +249,11 @@ def test_a_wrong_command_is_one_error(line: str, says: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-# The commands of the interface that this version has.
-COMMANDS = "status login logout local use agents workflows providers models runs show stop resume usage thread tag help"
+# The commands of the interface.
+COMMANDS = (
+    "status login logout local use agents workflows providers models panel runs show compare diff score vote plot stop "
+    "resume usage thread tag export report help"
+)
 
 
 def test_the_help_names_every_command() -> None:
@@ -262,8 +263,6 @@ def test_the_help_names_every_command() -> None:
         assert commands.command_help(name).startswith(f"  %xpander {name}")
     with pytest.raises(ConfigError, match="Did you mean show"):
         commands.command_help("shwo")
-    with pytest.raises(ConfigError, match="compare is not in this version"):
-        commands.command_help("compare")
 
 
 def test_the_help_names_every_option() -> None:

@@ -479,7 +479,7 @@ def test_tag(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "kind", "says"),
     [
         ("sttaus", ConfigError, "There is no command 'sttaus'. Did you mean status"),
-        ("compare answer", ConfigError, "%xpander compare is not in this version"),
+        ("comapre answer", ConfigError, "There is no command 'comapre'. Did you mean compare"),
         ("status now", ConfigError, "takes no further words"),
         ("login now", ConfigError, "takes no further words"),
         ("logout now", ConfigError, "takes no further words"),

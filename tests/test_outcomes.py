@@ -223,10 +223,8 @@ def test_failures_are_sent_again_in_their_places(session: Session, service: Faul
 # ---- names that are none
 
 
-def test_what_comes_later_says_with_what(session: Session) -> None:
+def test_what_there_is_not(session: Session) -> None:
     runs = runs_of(session)
-    with pytest.raises(AttributeError, match=r"^runs\.compare is not in this version .* it comes with comparisons\.$"):
-        runs.compare  # noqa: B018
     with pytest.raises(AttributeError, match=r"^'Runs' object has no attribute 'nope'$"):
         runs.nope  # noqa: B018
     assert not hasattr(runs, "__array__")

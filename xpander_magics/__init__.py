@@ -16,9 +16,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xpander_magics.analysis.comparison import compare as compare
+    from xpander_magics.analysis.difference import diff as diff
+    from xpander_magics.analysis.exports import export as export
     from xpander_magics.api import run as run
     from xpander_magics.api import runs as runs
     from xpander_magics.api import sweep as sweep
+    from xpander_magics.carried import read_notebook as read_notebook
     from xpander_magics.client import Client as Client
     from xpander_magics.contract import Event as Event
     from xpander_magics.contract import Task as Task
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from xpander_magics.errors import XpanderError as XpanderError
     from xpander_magics.outcomes import Runs as Runs
     from xpander_magics.results import Run as Run
+    from xpander_magics.scoring.judge import Judge as Judge
+    from xpander_magics.scoring.keeping import score as score
     from xpander_magics.widgets.panel import panel as panel
 
 __version__ = "0.1.0"
@@ -53,6 +59,12 @@ _HOME = {
     "results": ("Run",),
     "outcomes": ("Runs",),
     "api": ("run", "runs", "sweep"),
+    "analysis.comparison": ("compare",),
+    "analysis.difference": ("diff",),
+    "analysis.exports": ("export",),
+    "carried": ("read_notebook",),
+    "scoring.judge": ("Judge",),
+    "scoring.keeping": ("score",),
     "widgets.panel": ("panel",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -63,9 +75,7 @@ __all__ = sorted([*_MODULE_OF, "__version__"])  # noqa: PLE0605  # the snapshot 
 def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
-        from xpander_magics.cell import later
-
-        raise AttributeError(later(f"xp.{name}") or f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return value
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics import cell, config, errors
+from xpander_magics.analyses import Analyses
 from xpander_magics.commands import Command, command_help
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
 from xpander_magics.kept import Kept
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from xpander_magics.results import Run
     from xpander_magics.store import Store
     from xpander_magics.sweeps import Watch
-    from xpander_magics.votes import Voting
 
 # A sweep of more runs is shown by its first; runs.board() shows all of any.
 _ON_A_BOARD = 1_000
@@ -307,63 +307,39 @@ class Actions:
         self._write(f"Run {run.run_id[:8]} has the tags: {', '.join(run.tags) or 'none'}.\n")
 
     def do_vote(self, command: Command) -> Any:
-        from xpander_magics.votes import WORDS, Voting
+        return self._analyses.vote(command, widgets=self._widgets)
 
-        words = command.words
-        if len(words) > 1:
-            self._cast(command)
-        elif words and words[0] in WORDS:
-            self._judge(words[0])
-        else:
-            runs = self._kept.runs(words[0] if words else None)
-            if self._widgets:
-                return runs.vote(voter=command.voter, seed=command.seed)
-            store, sweep_id = self.session.store, runs.sweep_id
-            self.session.voting = Voting(runs, store, sweep_id=sweep_id, voter=command.voter, seed=command.seed)
-            self._show_pair(self.session.voting, standing=True)
-        return None
+    def do_compare(self, command: Command) -> Any:
+        name = cell.checked_name(command.out)
+        compared = self._analyses.compare(command)
+        self.bind(name, compared)
+        return compared
 
-    def _judge(self, word: str) -> None:
-        """Votes on the pair that was shown as text, and shows the next."""
-        voting = self.session.voting
-        if voting is None:
-            raise ConfigError(f"No pair is shown that could be judged {word}: %xpander vote RUNS shows one.")
-        if word == "undo":
-            self._write("Taken back.\n" if voting.undo() else "There is no vote to take back.\n")
-        else:
-            vote = voting.cast(word)
-            left, right = (voting.contest.side(run_id) for run_id in (vote.left_run, vote.right_run))
-            self._write(f"Kept: {word}. The left one was {left}, the right one {right}.\n")
-        self._show_pair(voting)
+    def do_diff(self, command: Command) -> Any:
+        return self._analyses.diff(command)
 
-    def _show_pair(self, voting: Voting, *, standing: bool = False) -> None:
-        """Two answers without their names; how it stands at the beginning, and once all are judged."""
-        from xpander_magics.tables import standing_bundle
-        from xpander_magics.votes import WORDS
+    def do_score(self, command: Command) -> Any:
+        return self._analyses.score(command)
 
-        same = f"; {voting.identical:,} not asked, as both answers are the same" if voting.identical else ""
-        told = f"{voting.judged:,} of {voting.total:,} pairs are judged by {voting.voter}{same}.\n"
-        pair = voting.shown()
-        if standing or pair is None:
-            self._write(f"{standing_bundle(voting.contest, voting.votes())['text/plain']}\n")
-        self._write(told)
-        if pair is None:
-            return
-        left, right = pair
-        parts = {"asked": left.prompt, "left": left.result, "right": right.result}
-        shown = "".join(f"--- {name}\n{text}\n" for name, text in parts.items())
-        self._write(f"{shown}--- To judge: %xpander vote {'|'.join(WORDS)}\n")
+    def do_noise(self, command: Command) -> Any:
+        name = cell.checked_name(command.out)
+        with self._watching("auto") as watch:
+            noise = self._analyses.noise(command, watch)
+        self.bind(name, noise)
+        return noise
 
-    def _cast(self, command: Command) -> None:
-        from xpander_magics import votes
+    def do_plot(self, command: Command) -> Any:
+        return self._analyses.plot(command)
 
-        if len(command.words) != 3:
-            raise ConfigError(f"%xpander vote takes two runs and one of {', '.join(votes.WORDS)}.")
-        left, right = (self._kept.find(ref) for ref in command.words[:2])
-        vote = votes.cast(self.session.store, left, right, command.words[2], command.voter)
-        told = "Taken back" if command.words[2] == "undo" else "Kept"
-        sides = f"left {vote.left_run[:8]}, right {vote.right_run[:8]}"
-        self._write(f"{told}: {vote.choice.replace('_', ' ')} ({sides}), by {vote.voter}.\n")
+    def do_report(self, command: Command) -> None:
+        self._analyses.report(command)
+
+    def do_export(self, command: Command) -> None:
+        self._analyses.export(command)
+
+    @property
+    def _analyses(self) -> Analyses:
+        return Analyses(self.session, self._variables, self._write)
 
     @property
     def _kept(self) -> Kept:

@@ -20,34 +20,6 @@ from xpander_magics.errors import ConfigError, did_you_mean
 VIEWS = ("auto", "text", "markdown", "json", "table", "none")
 ON_INTERRUPT = ("stop", "detach")
 
-# What the interface has and this version lacks, by what it will come with. One who meets it in the manual
-# is to hear that, not a guess at another name.
-_LATER = {
-    "comparisons": (
-        *("%xpander compare", "%xpander diff", "%xpander score", "%xpander plot"),
-        *(
-            "%xpander export",
-            "%xpander report",
-            "--score",
-            "--expected",
-            "xp.compare",
-            "xp.read_notebook",
-            "runs.compare",
-        ),
-    ),
-}
-
-
-def later(name: str) -> str | None:
-    """What to say of a command, an option or a function that only a later version has; None for any other."""
-    # The package itself stands below this module; it is whole by the time anybody asks.
-    import xpander_magics
-
-    for what, names in _LATER.items():
-        if name in names:
-            return f"{name} is not in this version ({xpander_magics.__version__}); it comes with {what}."
-    return None
-
 
 @dataclass(frozen=True)
 class Options:
@@ -285,7 +257,7 @@ def words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: in
             option = word.partition("=")[0]
             known = [o for action in parser._actions for o in action.option_strings]
             hint = did_you_mean(option, known, otherwise=_where_told(parser))
-            raise ConfigError(later(option) or f"There is no option {option!r}. {hint}")
+            raise ConfigError(f"There is no option {option!r}. {hint}")
     if len(rest) > most:
         what = "no further words" if most == 0 else f"at most {most} word{'s' * (most > 1)} besides its options"
         hint = " Put a value with spaces into quotes." if most else ""

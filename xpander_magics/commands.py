@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from xpander_magics.cell import Options, Parser, later, option_of, parse_cell, split, whole, words_left
+from xpander_magics.cell import Options, Parser, option_of, parse_cell, split, whole, words_left
 from xpander_magics.errors import ConfigError, did_you_mean
 
 
@@ -19,6 +19,11 @@ class CommandSpec:
     arguments: str
     help: str
 
+
+_COMPARED = (
+    "[--experiment NAME] [--by NAMES] [--score SCORER] [--expected NAME] [--baseline NAME] [--failures zero|drop|N] "
+    "[--noise RUNS]"
+)
 
 COMMANDS = tuple(
     CommandSpec(*row)
@@ -47,6 +52,30 @@ COMMANDS = tuple(
         ),
         ("usage", "[RUN|RUNS]", "ask what runs used and cost; all of the last 1000 that lack it when none is named"),
         ("thread", "RUN [--full]", "the conversation that a run belongs to, as a DataFrame"),
+        (
+            "compare",
+            f"[RUNS] {_COMPARED} [--correction NAME] [-o NAME]",
+            "by model, effort or any column: scores with intervals, failures, seconds, tokens, cost; what differs, and "
+            "whether it is more than noise",
+        ),
+        ("diff", "RUN RUN", "two runs: answers, prompts and settings by their words, what each did on the way"),
+        (
+            "score",
+            "[RUNS] [SCORER ...] [--score SCORER] [--expected NAME] [--pairs]",
+            "score answers, and keep the scores; with --pairs a judge compares two answers at a time",
+        ),
+        ("noise", "[RUNS] [-o NAME] [--dry-run]", "send one setup twice, to learn which differences are only noise"),
+        (
+            "plot",
+            f"[RUNS] [KIND] {_COMPARED} [--x NAME] [--file FILE]",
+            "a comparison as a picture: tradeoff, scores, differences, distribution or prompts",
+        ),
+        ("report", f"FILE [RUNS] {_COMPARED} [--title TEXT]", "a comparison as one page of HTML, for people without Python"),
+        (
+            "export",
+            "FILE [RUNS] [--experiment NAME] [--what runs|comparison|preferences|mlflow]",
+            "runs as .csv, .jsonl, .parquet or .sqlite; a comparison; preference pairs from votes",
+        ),
         (
             "vote",
             "[RUNS | [RUN RUN] left|right|both-good|both-bad|skip|undo] [--voter NAME] [--seed N]",
@@ -80,9 +109,31 @@ class Command:
     clear: bool = False
     voter: str | None = None
     seed: int | None = None
+    by: str | None = None
+    score: tuple[str, ...] = ()
+    expected: str | None = None
+    baseline: str | None = None
+    failures: str | None = None
+    correction: str | None = None
+    noise: str | None = None
+    x: str | None = None
+    title: str | None = None
+    what: str | None = None
+    pairs: bool = False
+    dry_run: bool = False
 
 
-_COMMAND_FLAGS = ("full", "remove", "clear")
+_COMMAND_FLAGS = ("full", "remove", "clear", "pairs", "dry-run")
+_COMMAND_VALUES = (
+    *("experiment", "tag", "status", "target", "view", "file", "voter"),
+    *("by", "expected", "baseline", "failures", "correction", "noise", "x", "title", "what"),
+)
+_COMMAND_LISTS = ("gguf", "score")
+# How many words a command takes at the most; the others take none.
+_MOST_WORDS = {
+    **dict.fromkeys(("local", "models", "show", "stop", "usage", "thread", "resume", "help", "compare", "noise"), 1),
+    **{"diff": 2, "plot": 2, "report": 2, "export": 2, "vote": 3, "score": 20, "tag": 100},
+}
 # As a default the first would keep every cell from being sent, the second let each overwrite the one before.
 _FOR_ONE_CELL = ("dry_run", "out")
 
@@ -94,7 +145,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     for flag in _COMMAND_FLAGS:
         if f"--{flag}" in usage:
             p.add_argument(f"--{flag}", action="store_true")
-    for option in ("experiment", "tag", "status", "target", "view", "file", "voter"):
+    for option in _COMMAND_VALUES:
         if f"--{option} " in usage:
             p.add_argument(f"--{option}")
     for option in ("last", "seed"):
@@ -102,8 +153,9 @@ def command_parser(name: str) -> argparse.ArgumentParser:
             p.add_argument(f"--{option}", type=whole)
     if "-o " in usage:
         p.add_argument("-o", "--out")
-    if "--gguf" in usage:
-        p.add_argument("--gguf", action="append")
+    for option in _COMMAND_LISTS:
+        if f"--{option} " in usage:
+            p.add_argument(f"--{option}", action="append")
     return p
 
 
@@ -128,22 +180,20 @@ def parse_command(line: str) -> Command:
     parser = command_parser(name)
     given, left = parser.parse_known_args(split(rest))
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
-    if "gguf" in values:
-        values["gguf"] = values["gguf"] or ()
-    return Command(name, words=tuple(words_left(parser, left, most=_most_words(name))), **values)
+    values.update({option: values[option] or () for option in _COMMAND_LISTS if option in values})
+    return Command(name, words=tuple(words_left(parser, left, most=_MOST_WORDS.get(name, 0))), **values)
 
 
 def _no_command(name: str) -> ConfigError:
     hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
-    return ConfigError(later(f"%xpander {name}") or f"There is no command {name!r}. {hint}")
+    return ConfigError(f"There is no command {name!r}. {hint}")
 
 
-def _most_words(name: str) -> int:
-    if name == "tag":
-        return 100
-    if name == "vote":
-        return 3
-    return 1 if name in ("local", "models", "show", "stop", "usage", "thread", "resume", "help") else 0
+_WORDS = (
+    "RUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
+    "RUNS is a variable that holds Runs, a DataFrame of them or a comparison, a sweep's id, or a saved notebook's file; "
+    "the newest sweep when omitted."
+)
 
 
 def command_help(name: str | None = None) -> str:
@@ -156,5 +206,5 @@ def command_help(name: str | None = None) -> str:
         raise _no_command(name)
     rows = [spec for spec in COMMANDS if name in (None, spec.name)]
     lines = [f"  %xpander {f'{spec.name} {spec.arguments}'.rstrip()}\n      {spec.help}" for spec in rows]
-    tail = "" if name else "\nRUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
+    tail = "" if name else f"\n{_WORDS}\n"
     return "\n".join(lines) + "\n" + tail

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
-from xpander_magics.cell import later
 from xpander_magics.errors import TaskFailed
 from xpander_magics.results import Run, has_failed
 
@@ -126,9 +125,6 @@ class Runs(Sequence[Run]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses().items())
         return f"Runs({self.sweep_id[:8]!r}, {len(self)} runs{f': {counts}' if counts else ''})"
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(later(f"runs.{name}") or f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def df(self) -> pd.DataFrame:

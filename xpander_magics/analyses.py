@@ -1,0 +1,180 @@
+"""The commands of ``%xpander`` that look at runs which are there: compare, score, plot, vote, report, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics.commands import Command
+from xpander_magics.errors import ConfigError
+from xpander_magics.kept import Kept
+
+if TYPE_CHECKING:
+    from xpander_magics.analysis.comparison import Comparison
+    from xpander_magics.session import Session
+    from xpander_magics.sweeps import Watch
+    from xpander_magics.votes import Voting
+
+
+class Analyses:
+    """The analyses of one notebook.
+
+    Args:
+        variables: the notebook's.
+        tell: writes text to the cell's output, made harmless.
+    """
+
+    def __init__(self, session: Session, variables: Mapping[str, Any], tell: Callable[[str], object]) -> None:
+        self._session = session
+        self._variables = variables
+        self._tell = tell
+        self._kept = Kept(session, variables)
+
+    def compare(self, command: Command, ref: str | None = None) -> Comparison:
+        """The comparison that a command asks for; one that a variable holds is taken as it is.
+
+        Args:
+            ref: what is compared; the command's first word when omitted.
+        """
+        from xpander_magics.analysis.comparison import Comparison
+        from xpander_magics.analysis.comparison import compare as compared
+
+        ref = ref or next(iter(command.words), None)
+        about = self._subjects(ref, command)
+        options: dict[str, Any] = {
+            "by": command.by,
+            "score": [self._scorer(spec) for spec in command.score] or None,
+            "expected": command.expected,
+            "failures": command.failures,
+            "correction": command.correction,
+            "noise": self._subjects(command.noise, command) if command.noise else None,
+        }
+        said = {name: value for name, value in options.items() if value is not None}
+        if isinstance(about, Comparison):
+            if said:
+                raise ConfigError(
+                    f"{ref} is a comparison already, which takes --baseline alone. "
+                    "Compare its runs anew: %xpander compare RUNS …"
+                )
+            return about.against(command.baseline) if command.baseline else about
+        return compared(about, baseline=command.baseline, **said)
+
+    def _subjects(self, ref: str | None, command: Command) -> Any:
+        """What is meant by a variable, a file, a sweep's id; by nothing: an experiment, or the newest sweep."""
+        import pandas as pd
+
+        from xpander_magics.analysis.comparison import Comparison
+        from xpander_magics.analysis.noise import NoiseRuns
+
+        if ref is None and command.experiment is not None:
+            frame = self._session.store.frame(experiment=command.experiment)
+            if frame.empty:
+                raise ConfigError(f"No kept run is of the experiment {command.experiment!r}: %xpander runs lists them.")
+            return frame
+        held = self._variables.get(ref) if ref is not None else None
+        if isinstance(held, (Comparison, NoiseRuns, pd.DataFrame, list)) or (ref or "").endswith(".ipynb"):
+            return held if held is not None else ref
+        return self._kept.runs(ref)
+
+    def _scorer(self, spec: str) -> Any:
+        """A scorer as it is written; a function or a judge of the notebook by its name."""
+        from xpander_magics.scoring.scorers import scorer_of
+
+        return scorer_of(spec, self._variables)
+
+    def diff(self, command: Command) -> Any:
+        """Two runs side by side."""
+        from xpander_magics.analysis.difference import diff
+
+        if len(command.words) != 2:
+            raise ConfigError("%xpander diff takes two runs: their ids, or variables that hold them. %xpander runs")
+        return diff(*(self._kept.find(ref) for ref in command.words))
+
+    def plot(self, command: Command) -> Any:
+        """A comparison as a picture."""
+        from xpander_magics.analysis.plots import KINDS, plot
+
+        words = list(command.words)
+        kind = words.pop() if words and words[-1] in KINDS else None
+        if len(words) > 1:
+            raise ConfigError(f"There is no plot {words[-1]!r}; there are {', '.join(KINDS)}.")
+        compared = self.compare(command, words[0] if words else None)
+        return plot(compared, kind or KINDS[0], x=command.x, file=command.file)
+
+    def report(self, command: Command) -> None:
+        """A comparison as a page of HTML."""
+        if not command.words:
+            raise ConfigError("%xpander report takes a file: %xpander report study.html RUNS")
+        path, *ref = command.words
+        written = self.compare(command, ref[0] if ref else None).report(path, title=command.title)
+        self._tell(f"Written: {written}\n")
+
+    def export(self, command: Command) -> None:
+        """Runs as a file."""
+        from xpander_magics.analysis.exports import export
+
+        if not command.words:
+            raise ConfigError("%xpander export takes a file: %xpander export results.csv RUNS")
+        path, *ref = command.words
+        written = export(self._subjects(ref[0] if ref else None, command), path, what=command.what or "runs")
+        self._tell(f"Written: {written}\n")
+
+    def vote(self, command: Command, *, widgets: bool) -> Any:
+        """A vote on two answers: by a widget, or as text."""
+        from xpander_magics.votes import WORDS, Voting
+
+        words = command.words
+        if len(words) > 1:
+            self._cast(command)
+        elif words and words[0] in WORDS:
+            self._judge(words[0])
+        else:
+            runs = self._kept.runs(words[0] if words else None)
+            if widgets:
+                return runs.vote(voter=command.voter, seed=command.seed)
+            store, sweep_id = self._session.store, runs.sweep_id
+            self._session.voting = Voting(runs, store, sweep_id=sweep_id, voter=command.voter, seed=command.seed)
+            self._show_pair(self._session.voting, standing=True)
+        return None
+
+    def _judge(self, word: str) -> None:
+        """Votes on the pair that was shown as text, and shows the next."""
+        voting = self._session.voting
+        if voting is None:
+            raise ConfigError(f"No pair is shown that could be judged {word}: %xpander vote RUNS shows one.")
+        if word == "undo":
+            self._tell("Taken back.\n" if voting.undo() else "There is no vote to take back.\n")
+        else:
+            vote = voting.cast(word)
+            left, right = (voting.contest.side(run_id) for run_id in (vote.left_run, vote.right_run))
+            self._tell(f"Kept: {word}. The left one was {left}, the right one {right}.\n")
+        self._show_pair(voting)
+
+    def _show_pair(self, voting: Voting, *, standing: bool = False) -> None:
+        """Two answers without their names; how it stands at the beginning, and once all are judged."""
+        from xpander_magics.tables import standing_bundle
+        from xpander_magics.votes import WORDS
+
+        same = f"; {voting.identical:,} not asked, as both answers are the same" if voting.identical else ""
+        told = f"{voting.judged:,} of {voting.total:,} pairs are judged by {voting.voter}{same}.\n"
+        pair = voting.shown()
+        if standing or pair is None:
+            self._tell(f"{standing_bundle(voting.contest, voting.votes())['text/plain']}\n")
+        self._tell(told)
+        if pair is None:
+            return
+        left, right = pair
+        parts = {"asked": left.prompt, "left": left.result, "right": right.result}
+        shown = "".join(f"--- {name}\n{text}\n" for name, text in parts.items())
+        self._tell(f"{shown}--- To judge: %xpander vote {'|'.join(WORDS)}\n")
+
+    def _cast(self, command: Command) -> None:
+        from xpander_magics import votes
+
+        if len(command.words) != 3:
+            raise ConfigError(f"%xpander vote takes two runs and one of {', '.join(votes.WORDS)}.")
+        left, right = (self._kept.find(ref) for ref in command.words[:2])
+        vote = votes.cast(self._session.store, left, right, command.words[2], command.voter)
+        told = "Taken back" if command.words[2] == "undo" else "Kept"
+        sides = f"left {vote.left_run[:8]}, right {vote.right_run[:8]}"
+        self._tell(f"{told}: {vote.choice.replace('_', ' ')} ({sides}), by {vote.voter}.\n")
