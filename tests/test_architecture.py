@@ -16,7 +16,8 @@ LAYERS = (
     *("cell", "commands", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
-    *("attendance", "tally", "matrix", "pairs", "votes", "standing", "scoring", "outcomes"),
+    *("attendance", "tally", "asked", "matrix", "pairs", "votes", "standing", "agreement", "scoring"),
+    *("opinions", "outcomes"),
     *("planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
@@ -46,7 +47,7 @@ KEEPERS = {
     "IPython": {"magic", "complete", "display", "tables", "progress", "widgets"},
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
-    "statsmodels": {"standing", "analysis"},
+    "statsmodels": {"standing", "agreement", "analysis"},
     "scipy": {"standing", "analysis"},
     "matplotlib": {"analysis"},
     "mlflow": {"analysis"},

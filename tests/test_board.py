@@ -10,11 +10,12 @@ import pytest
 from notebook_shell import Notebook
 from test_kernel import Kernel, running_kernel
 
+from xpander_magics.analysis.steps import steps
 from xpander_magics.contract import Event
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.store import Store
-from xpander_magics.widgets.board import Board, opened, steps, tree
+from xpander_magics.widgets.board import Board, opened, tree
 from xpander_magics.widgets.front import VIEW
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> [x](javascript:alert(1)) \x1b[2J\u202e"

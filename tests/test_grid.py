@@ -600,12 +600,14 @@ def test_too_many_runs_send_nothing(service: FaultServer, environment: pytest.Mo
 
 
 def test_a_grid_of_replies_renders_nothing(client: Client) -> None:
-    made = grids.grid_of(
-        [("{{ a }}", Options(target="writer")), ("b", Options(target="writer"))], client, lambda r: None
-    )
-    assert prompts(made) == ["{{ a }}", "b"]
+    writer = Options(target="writer")
+    asked = [grids.Asking("{{ a }}", writer), grids.Asking("b", writer), grids.Asking("c", Options(target="echo"))]
+    made = grids.grid_of(asked, client, lambda r: None)
+    assert prompts(made) == ["{{ a }}", "b", "c"]
+    assert [made.job(number).terms.target.name for number in range(3)] == ["writer", "writer", "echo"]
+    assert len(made.terms) == 2  # a thousand alike are kept once
     with pytest.raises(ConfigError, match="is empty"):
-        grids.grid_of([(" ", Options(target="writer"))], client, lambda ref: None)
+        grids.grid_of([grids.Asking(" ", writer)], client, lambda ref: None)
 
 
 def test_planned_runs_ask_nothing_of_the_service(service: FaultServer, tmp_path: Path) -> None:

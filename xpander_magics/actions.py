@@ -107,6 +107,8 @@ class Actions:
             runs = self.session.swept.get(sweep_id)
             if runs is not None:
                 self.bind(name, runs)
+                with contextlib.suppress(XpanderError):  # what stopped it is the news
+                    self._carry(runs)
             raise
 
     def _finish(self, name: str | None, runs: Runs, view: str) -> None:
@@ -116,6 +118,16 @@ class Actions:
         if view != "none":
             as_board = self._widgets and view == "auto" and len(runs) <= _ON_A_BOARD
             show_runs(runs, name, self._send, rich=self._rich, board=runs.board() if as_board else None)
+        else:
+            self._carry(runs)
+
+    @staticmethod
+    def _carry(runs: Runs) -> None:
+        """Lets a notebook keep runs that it doesn't show."""
+        from xpander_magics.display import put_out_unseen
+        from xpander_magics.tables import carried_runs
+
+        put_out_unseen(carried_runs(runs))
 
     def do_help(self, command: Command) -> None:
         self._write(command_help(*command.words) + ("" if command.words else "\n" + cell.cell_help()))

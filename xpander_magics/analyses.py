@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.commands import Command
 from xpander_magics.errors import ConfigError
 from xpander_magics.kept import Kept
+from xpander_magics.scoring.scorers import SCORERS
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
+    from xpander_magics.scoring.verdicts import Verdicts
     from xpander_magics.session import Session
     from xpander_magics.sweeps import Watch
     from xpander_magics.votes import Voting
@@ -38,12 +41,15 @@ class Analyses:
         """
         from xpander_magics.analysis.comparison import Comparison
         from xpander_magics.analysis.comparison import compare as compared
+        from xpander_magics.scoring.keeping import scorers_named
 
         ref = ref or next(iter(command.words), None)
         about = self._subjects(ref, command)
         options: dict[str, Any] = {
             "by": command.by,
-            "score": [self._scorer(spec) for spec in command.score] or None,
+            "score": scorers_named(command.score, self._variables, command.expected is not None)
+            if command.score
+            else None,
             "expected": command.expected,
             "failures": command.failures,
             "correction": command.correction,
@@ -76,11 +82,37 @@ class Analyses:
             return held if held is not None else ref
         return self._kept.runs(ref)
 
-    def _scorer(self, spec: str) -> Any:
-        """A scorer as it is written; a function or a judge of the notebook by its name."""
-        from xpander_magics.scoring.scorers import scorer_of
+    def score(self, command: Command) -> Verdicts | None:
+        """Scores answers one by one; with ``--pairs`` a judge compares two at a time."""
+        from xpander_magics.scoring.judge import Judge
+        from xpander_magics.scoring.keeping import score, scorers_named
 
-        return scorer_of(spec, self._variables)
+        words = list(command.words)
+        ref = words.pop(0) if words and not self._is_scorer(words[0]) else None
+        specs = [*words, *command.score]
+        if not specs:
+            raise ConfigError(
+                f"%xpander score takes a scorer: {', '.join(SCORERS)}, judge:TARGET, or a function's name."
+            )
+        runs = self._kept.runs(ref)
+        scorers = scorers_named(specs, self._variables, command.expected is not None)
+        if not command.pairs:
+            score(runs, scorers, command.expected, session=self._session, tell=self._tell)
+            for scorer in scorers:
+                values = [run.scores[scorer.name] for run in runs if scorer.name in run.scores]
+                mean = f", {statistics.fmean(values):.3g} on average" if values else ""
+                self._tell(f"{scorer.name}: {len(values):,} of {len(runs):,} runs have a score{mean}.\n")
+            return None
+        if len(scorers) > 1 or not isinstance(scorers[0], Judge):
+            raise ConfigError("--pairs takes one judge: %xpander score RUNS judge:TARGET --pairs")
+        wanted = [run.variables.get(command.expected) for run in runs] if command.expected else None
+        return runs.judge(scorers[0], expected=wanted)
+
+    def _is_scorer(self, word: str) -> bool:
+        """Whether a word names a scorer, and not the runs that are to be scored."""
+        held = self._variables.get(word)
+        named = word.rpartition("=")[2].partition(":")[0]
+        return named in (*SCORERS, "judge") if held is None else not isinstance(held, Sequence)
 
     def diff(self, command: Command) -> Any:
         """Two runs side by side."""

@@ -27,7 +27,7 @@ class Options:
 
     The values are text as typed, templates included, but for what can only be a number or a switch.
     From Python, ``schema``, ``user``, ``payload``, ``mcp`` and ``thread`` may be the things themselves
-    in place of their names.
+    in place of their names, and ``scores`` scorers, functions and judges.
     """
 
     target: str | None = None
@@ -61,6 +61,8 @@ class Options:
     experiment: str | None = None
     tags: tuple[str, ...] = ()
     note: str | None = None
+    scores: tuple[Any, ...] = ()
+    expected: str | None = None
     view: str | None = None
     quiet: bool | None = None
     raw: bool | None = None
@@ -209,6 +211,14 @@ def cell_parser() -> argparse.ArgumentParser:
     kept.add_argument("--experiment", metavar="NAME", help="kept with the run")
     kept.add_argument("--tag", dest="tags", action="append", metavar="T", help="kept with the run; repeatable")
     kept.add_argument("--note", metavar="TEXT", help="kept with the run")
+    kept.add_argument(
+        "--score",
+        dest="scores",
+        action="append",
+        metavar="SCORER",
+        help="[NAME=]SCORER[:ARGUMENT]: exact, numeric:5%%, judge:TARGET, a function, …; as the runs land; repeatable",
+    )
+    kept.add_argument("--expected", metavar="COLUMN", help="the variable that has what each answer should be")
     kept.add_argument("--view", metavar="|".join(VIEWS), help="how the answer is shown")
     kept.add_argument("-q", "--quiet", action="store_const", const=True, help="show nothing but errors")
     return p
@@ -227,7 +237,7 @@ def parse_cell(line: str) -> Options:
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
     for name in ("models", "efforts", "thinks"):
         values[name] = tuple(part.strip() for item in values[name] or () for part in _commas(item))
-    for name in ("files", "tags", "set"):
+    for name in ("files", "tags", "set", "scores"):
         values[name] = values[name] or ()
     return Options(target=target[0] if target else None, **values)
 

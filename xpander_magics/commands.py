@@ -70,7 +70,11 @@ COMMANDS = tuple(
             f"[RUNS] [KIND] {_COMPARED} [--x NAME] [--file FILE]",
             "a comparison as a picture: tradeoff, scores, differences, distribution or prompts",
         ),
-        ("report", f"FILE [RUNS] {_COMPARED} [--title TEXT]", "a comparison as one page of HTML, for people without Python"),
+        (
+            "report",
+            f"FILE [RUNS] {_COMPARED} [--title TEXT]",
+            "a comparison as one page of HTML, for people without Python",
+        ),
         (
             "export",
             "FILE [RUNS] [--experiment NAME] [--what runs|comparison|preferences|mlflow]",
@@ -138,6 +142,11 @@ _MOST_WORDS = {
 _FOR_ONE_CELL = ("dry_run", "out")
 
 
+def most_words(name: str) -> int:
+    """How many words a command takes besides its options."""
+    return _MOST_WORDS.get(name, 0)
+
+
 def command_parser(name: str) -> argparse.ArgumentParser:
     """The parser of one command's options; its words are what it leaves over."""
     p = Parser(prog=f"%xpander {name}")
@@ -181,7 +190,7 @@ def parse_command(line: str) -> Command:
     given, left = parser.parse_known_args(split(rest))
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
     values.update({option: values[option] or () for option in _COMMAND_LISTS if option in values})
-    return Command(name, words=tuple(words_left(parser, left, most=_MOST_WORDS.get(name, 0))), **values)
+    return Command(name, words=tuple(words_left(parser, left, most=most_words(name))), **values)
 
 
 def _no_command(name: str) -> ConfigError:

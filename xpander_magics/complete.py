@@ -6,15 +6,17 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
+from types import FunctionType
 from typing import Any
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from xpander_magics import cell, contract
-from xpander_magics.commands import COMMAND_NAMES, command_parser
+from xpander_magics.commands import COMMAND_NAMES, command_parser, most_words
 from xpander_magics.errors import XpanderError
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run
+from xpander_magics.scoring.scorers import SCORERS
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
 from xpander_magics.targets import KINDS, Directory
@@ -27,10 +29,22 @@ _CHOICES = {
     "--mode": contract.MODES,
     "--view": cell.VIEWS,
     "--on-interrupt": cell.ON_INTERRUPT,
+    "--by": ("model", "effort", "think", "target", "version", "prompt"),
+    "--failures": ("zero", "drop"),
+    "--correction": ("holm", "bonferroni", "fdr_bh"),
+    "--x": ("cost", "seconds", "tokens"),
+    "--what": ("runs", "comparison", "preferences", "mlflow"),
 }
 _VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
-_TAKES_RUN = ("show", "stop", "usage", "thread", "tag")
-_FIXED_WORDS = {"stop": ("all",), "local": ("stop",), "vote": WORDS}
+_TAKES_RUN = ("show", "stop", "usage", "thread", "tag", "diff")
+_TAKES_RUNS = ("resume", "vote", "compare", "score", "noise", "plot", "report", "export")
+_FIXED_WORDS = {
+    "stop": ("all",),
+    "local": ("stop",),
+    "vote": WORDS,
+    "score": SCORERS,
+    "plot": ("tradeoff", "scores", "differences", "distribution", "prompts"),
+}
 _RUNS_OFFERED = 50
 
 
@@ -77,6 +91,8 @@ class Completer:
             return self._names()
         if option == "--thread":
             return self._runs()
+        if option == "--score":
+            return self._scorers()
         if option == "--set":
             return [f"{name}=" for name in contract.INVOKE_FIELDS]
         if option in _with_value(parser):
@@ -103,17 +119,21 @@ class Completer:
             return ()
         if words[-1] in _CHOICES:
             return _CHOICES[words[-1]]
+        if words[-1] == "--score":
+            return self._scorers()
+        if words[-1] == "--noise":
+            return self._sweeps()
         parser = command_parser(words[0])
         valued = _with_value(parser)
         if words[-1] in valued:  # a name of one's own, or a file, which IPython completes
             return ()
         options = [o for action in parser._actions for o in action.option_strings]
-        has_word = any(not w.startswith("-") and before not in valued for before, w in pairwise(words))
-        if has_word or word.startswith("-"):
+        given = sum(not w.startswith("-") and before not in valued for before, w in pairwise(words))
+        if given >= most_words(words[0]) or word.startswith("-"):
             return options
-        runs = self._runs() if words[0] in _TAKES_RUN else []
-        if words[0] in ("resume", "vote"):
-            runs = [name for name in self._names() if isinstance(self._variables[name], Runs)]
+        runs = self._runs() if words[0] in _TAKES_RUN and not (given and words[0] == "tag") else []
+        if words[0] in _TAKES_RUNS:
+            runs = self._sweeps()
         return [*runs, *_FIXED_WORDS.get(words[0], ()), *options]
 
     def _in_template(self, text: str) -> tuple[str, list[str]] | None:
@@ -141,6 +161,14 @@ class Completer:
             return [*held, *(run.run_id[:8] for run in self._session.store.select(limit=_RUNS_OFFERED)[::-1])]
         except XpanderError:
             return held
+
+    def _sweeps(self) -> list[str]:
+        """The variables that hold the runs of a sweep."""
+        return [name for name in self._names() if isinstance(self._variables[name], Runs)]
+
+    def _scorers(self) -> list[str]:
+        """The scorers that there are, and the notebook's own functions."""
+        return [*SCORERS, *(name for name in self._names() if isinstance(self._variables[name], FunctionType))]
 
     def _listed(self, ask: Callable[[Directory], list[str]]) -> list[str]:
         """What the service offers; nothing where it can't be asked: Tab is no place for an error."""

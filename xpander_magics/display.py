@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from xpander_magics import contract
+from xpander_magics import carried, contract
 from xpander_magics.contract import Event, Record
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import as_shown, plain
@@ -148,9 +148,26 @@ def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str
     return f'<div class="xpander-run">{"".join(parts)}</div>'
 
 
-def run_bundle(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> dict[str, Any]:
-    """What a notebook keeps of a run: ``text/plain`` and safe ``text/html``."""
-    return {"text/plain": as_text(run, view, shown=shown), "text/html": as_html(run, view, shown=shown)}
+def run_bundle(
+    run: Run, view: str = "auto", *, shown: Collection[str] = (), source: str | None = None
+) -> dict[str, Any]:
+    """What a notebook keeps of a run: ``text/plain``, safe ``text/html``, and the run itself (``carried``).
+
+    Args:
+        shown: what is left out, because it is shown beside this.
+        source: of the cell that ran it; the running cell's when omitted.
+    """
+    texts = {"text/plain": as_text(run, view, shown=shown), "text/html": as_html(run, view, shown=shown)}
+    return {**texts, **carried.bundle([run], source=source)}
+
+
+def put_out_unseen(bundle: dict[str, Any]) -> None:
+    """Puts out what a notebook is to keep and not to show, if there is any."""
+    from IPython.display import display
+
+    if bundle:
+        # Without a text nbconvert would warn that it can't show this.
+        display({**bundle, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def answer_html(run: Run, view: str = "auto") -> str:
@@ -248,14 +265,15 @@ def shown_note(run: Run, event: Event) -> str | None:
     return waiting_for(run) or (plain(doing)[:_LONGEST_NOTE] if isinstance(doing, str) else "")
 
 
-def final_bundle(run: Run, view: str, raised: BaseException | None) -> dict[str, Any]:
+def final_bundle(run: Run, view: str, raised: BaseException | None = None, source: str | None = None) -> dict[str, Any]:
     """What a notebook keeps of a run that has just ended.
 
     Args:
         raised: the error that is shown right after this; it isn't said twice.
+        source: as for ``run_bundle``.
     """
     # The run keeps the error that ended it; another one, as of the store, says something new.
-    return run_bundle(run, view, shown=said_by(run, raised))
+    return run_bundle(run, view, shown=said_by(run, raised), source=source)
 
 
 def said_by(run: Run, raised: BaseException | None) -> set[str]:
@@ -273,7 +291,7 @@ class Stream:
     Args:
         write: writes text to the cell's output or the terminal.
         rich: whether the final rendering can take the place of what streamed in.
-        view: how the final rendering shows the answer; ``none`` shows nothing at all.
+        view: how the final rendering shows the answer; ``none`` shows nothing at all, though a notebook keeps the run.
     """
 
     def __init__(self, write: Callable[[str], object], *, rich: bool, view: str = "auto") -> None:
@@ -322,6 +340,7 @@ class Stream:
             raised: the error that is shown right after this; it isn't said twice.
         """
         if self._view == "none":
+            put_out_unseen(carried.bundle([run]))
             return
         progressed = bool(self._progress)
         self._show_progress("")

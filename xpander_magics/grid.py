@@ -13,7 +13,7 @@ import zlib
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics import cell
 from xpander_magics.client import Client
@@ -25,6 +25,9 @@ from xpander_magics.safety import Redactor
 from xpander_magics.targets import Target
 from xpander_magics.template import Template, as_json
 from xpander_magics.terms import Terms, make_terms
+
+if TYPE_CHECKING:
+    from xpander_magics.scoring.landing import Scoring
 
 _MOST_RUNS = 1_000_000
 _JOBS = 20
@@ -51,6 +54,8 @@ class Grid:
         reuse: the kept runs that are, by number.
         ids: the ids of runs that are tried again, by number.
         withheld: whether this was read from a record, which leaves secrets out: nothing can be sent.
+        scores: the scorers as they are written; expected: the variable that they go by.
+        scoring: what scores the runs as they land; what ``scores`` says, once somebody has read it.
     """
 
     template: str = field(repr=False)
@@ -68,6 +73,9 @@ class Grid:
     ids: dict[int, str] = field(default_factory=dict)
     sweep_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     withheld: bool = False
+    scores: Sequence[str] = ()
+    expected: str | None = None
+    scoring: Scoring | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._namespace = uuid.UUID(self.sweep_id)
@@ -149,6 +157,7 @@ class Grid:
             told["withheld"] = told["withheld"] or self.redact.finds(json.dumps(sent, default=str))
             # The values alone: a secret may be a word that is a name here.
             told["template"], told["inputs"] = self.redact(self.template), self.redact(self.inputs)
+            told["scores"] = self.redact(list(self.scores))
             told["terms"] = [{name: self.redact(value) for name, value in one.items()} for one in told["terms"]]
             text = json.dumps(told, default=str)
         return zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
@@ -165,7 +174,7 @@ class Grid:
             raise ConfigError("A newer xpander_magics began this sweep: pip install -U xpander-magics")
         terms = [_terms_from(one) for one in told["terms"]]
         return cls(
-            **{name: told[name] for name in _RECORDED if name != "reuse"},
+            **{name: told[name] for name in _RECORDED if name in told and name != "reuse"},
             reuse=reused_in(record),
             inputs=[Input(*one) for one in told["inputs"]],
             terms=terms,
@@ -181,7 +190,10 @@ def reused_in(record: bytes) -> dict[int, str]:
     return {int(number): run_id for number, run_id in told["reuse"].items()}
 
 
-_RECORDED = ("sweep_id", "template", "repeat", "jobs", "rpm", "timeout", "usage", "cached", "reuse")
+_RECORDED = (
+    *("sweep_id", "template", "repeat", "jobs", "rpm", "timeout", "usage", "cached", "reuse"),
+    *("scores", "expected"),
+)
 
 
 def _without_secrets(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,21 +247,45 @@ def make_grid(
     )
 
 
-def grid_of(rows: Iterable[tuple[str, cell.Options]], client: Client, find_run: Callable[[str], Run | None]) -> Grid:
-    """A grid of prompts that have options of their own, all of one run each; nothing in them is rendered."""
-    given = list(rows)
+class Asking(NamedTuple):
+    """A prompt that is sent as it is, with options of its own; ``variables`` are what it was once made of."""
+
+    prompt: str
+    options: cell.Options
+    variables: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+
+def grid_of(
+    asked: Iterable[Asking],
+    client: Client,
+    find_run: Callable[[str], Run | None],
+    *,
+    template: str | None = None,
+    **settings: Any,
+) -> Grid:
+    """A grid of prompts that have options of their own, each of one setting; nothing in them is rendered.
+
+    Args:
+        template: what the prompts were once made of; the first of them when omitted.
+        settings: of the ``Grid``: ``repeat``, ``jobs``, ``rpm``, ``timeout``.
+    """
+    given = list(asked)
     if not given:
         raise ConfigError("There are no runs to go on with.")
-    terms = [make_terms(replace(options, raw=True), {}, client, find_run) for _, options in given]
-    prompts = [prompt for prompt, _ in given]
-    for prompt in prompts:
+    terms: list[Terms] = []
+    inputs: list[Input] = []
+    for number, (prompt, options, variables) in enumerate(given):
         check_prompt(prompt)
+        if not number or options != given[number - 1].options:
+            terms.append(make_terms(replace(options, raw=True), {}, client, find_run))
+        inputs.append(Input(prompt, variables, len(terms) - 1))
     return Grid(
-        template=prompts[0],
-        inputs=[Input(prompt, {}, number) for number, prompt in enumerate(prompts)],
+        template=given[0].prompt if template is None else template,
+        inputs=inputs,
         terms=terms,
-        redact=redactor(terms, prompts, client, allow_secrets=False),
+        redact=redactor(terms, (one.prompt for one in inputs), client, allow_secrets=False),
         base_url=client.base_url,
+        **settings,
     )
 
 

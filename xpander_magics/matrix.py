@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from xpander_magics.asked import SETTINGS, Asked, InputKey, asked_of, configuration_names, laid_out, short_models
 from xpander_magics.contract import WAITING
 from xpander_magics.results import Run, has_failed
 from xpander_magics.safety import as_shown, plain
@@ -26,10 +27,8 @@ ERROR = "ended as failed, error or unknown, or with an error's name"
 """What counts as an error, for people."""
 
 NO_ANSWER = -1  # in place of an answer's number: none has come yet
-_SETTINGS = ("model", "effort", "think", "target", "version", "prompt")
 _PASSED = 0.5
 _PREVIEW = 160
-_LONGEST_NAME = 60
 
 
 class Input(NamedTuple):
@@ -112,13 +111,7 @@ class Matrix:
     @property
     def names(self) -> list[str]:
         """A short name for each configuration, harmless anywhere but in HTML; no two are alike."""
-        names: dict[str, None] = {}
-        for values in self.configurations:
-            told = zip(self.settings, values, strict=True)
-            name = " · ".join(_short(value or f"default {setting}") for setting, value in told) or "runs"
-            alike = (name, *(f"{name} #{number}" for number in range(2, len(names) + 2)))
-            names[next(one for one in alike if one not in names)] = None
-        return list(names)
+        return configuration_names(self.settings, self.configurations)
 
     @property
     def scorers(self) -> list[str]:
@@ -222,18 +215,9 @@ class Matrix:
         return sorted(found)
 
 
-class _Asked(NamedTuple):
-    """What was asked of a run, and how: equal for repeats."""
-
-    settings: tuple[str | None, ...]
-    thread: str | None
-    variables: str
-    prompt: str
-
-
 def matrix_of(runs: Iterable[Run]) -> Matrix:
     """The matrix of these runs; of each it keeps no more than what it shows."""
-    asked: dict[_Asked, int] = {}
+    asked: dict[Asked, int] = {}
     which: list[int] = []
     variables: dict[str, dict[str, Any]] = {}
     outcomes: list[Outcome] = []
@@ -241,97 +225,33 @@ def matrix_of(runs: Iterable[Run]) -> Matrix:
     texts: list[str] = []
     same: dict[str | None, str | None] = {}  # a text that thousands of runs have is kept once
     for run in runs:
-        one = _asked(run, same)
+        one = asked_of(run, same)
         variables.setdefault(one.variables, run.variables)
         which.append(asked.setdefault(one, len(asked)))
         outcomes.append(_outcome(run, answers, texts))
-    compete = _templates_compete(asked)
-    vary = [
-        number
-        for number, values in enumerate(zip(*(one.settings for one in asked), strict=True))
-        if len(set(values)) > 1 and (_SETTINGS[number] != "prompt" or compete)
-    ]
-    told = _told(asked, variables, vary)
+    layout = laid_out(asked, variables)
     threads = len({one.thread for one in asked}) > 1
-    models = _short_models(one.settings[0] for one in asked)
+    models = short_models(one.settings[0] for one in asked)
     configurations: dict[tuple[str | None, ...], int] = {}
-    inputs: dict[tuple[str, ...], int] = {}
+    inputs: dict[InputKey, int] = {}
     kept: list[Input] = []
     nested: set[str] = set()
     places: list[tuple[int, int]] = []
-    for one in asked:
-        left = {name: value for name, value in variables[one.variables].items() if name not in told}
-        key = _sorted_json(left), one.thread or "", "" if compete and left else one.prompt
+    for one, key in zip(asked, layout.inputs, strict=True):
         if key not in inputs:
             inputs[key] = len(inputs)
+            left = {name: value for name, value in variables[one.variables].items() if name not in layout.told}
             if threads:
                 left = {**left, "thread": one.thread}
             nested.update(name for name, value in left.items() if isinstance(value, (dict, list)))
             kept.append(Input({name: plain(as_shown(value)) for name, value in left.items()}, plain(one.prompt)))
         chosen = (models.get(one.settings[0]), *one.settings[1:])
-        values = tuple(chosen[number] for number in vary)
+        values = tuple(chosen[number] for number in layout.vary)
         places.append((inputs[key], configurations.setdefault(values, len(configurations))))
     for number, place in enumerate(which):
         outcomes[number] = outcomes[number]._replace(input=places[place][0], configuration=places[place][1])
     names = sorted(dict.fromkeys(name for one in kept for name in one.variables), key=nested.__contains__)
-    return Matrix([_SETTINGS[number] for number in vary], list(configurations), names, kept, outcomes, texts)
-
-
-def _asked(run: Run, same: dict[str | None, str | None]) -> _Asked:
-    """What was asked of a run. Settings are those that were asked for: what the service chose is known of those alone
-    that were sent."""
-    model = None
-    if run.requested_model:
-        model = "/".join(part for part in (run.requested_provider, run.requested_model) if part)
-    settings = (
-        model,
-        run.requested_effort,
-        run.request.get("think_mode"),
-        run.target or run.target_id,
-        run.version,
-        run.template,
-    )
-    thread = run.request.get("id")
-    texts = (_sorted_json(run.variables), run.prompt or "")
-    variables, prompt = (same.setdefault(text, text) or "" for text in texts)
-    return _Asked(
-        tuple(same.setdefault(value, value) for value in settings),
-        thread if isinstance(thread, str) else None,
-        variables,
-        prompt,
-    )
-
-
-def _sorted_json(variables: dict[str, Any]) -> str:
-    return to_json(dict(sorted(variables.items(), key=lambda item: str(item[0]))))
-
-
-def _templates_compete(asked: Iterable[_Asked]) -> bool:
-    """Whether different templates made different prompts of the same variables."""
-    first: dict[str, _Asked] = {}
-    for one in asked:
-        other = first.setdefault(one.variables, one)
-        if one.variables != "{}" and one.settings[-1] != other.settings[-1] and one.prompt != other.prompt:
-            return True
-    return False
-
-
-def _told(asked: Iterable[_Asked], variables: dict[str, dict[str, Any]], vary: Sequence[int]) -> set[str]:
-    """The variables that say no more than a setting does, such as a column of --over that holds the model's name."""
-    told = {name for some in variables.values() for name in some} if vary else set()
-    for one in asked:
-        said = [value for number in vary if (value := one.settings[number]) is not None]
-        said += [value.partition("/")[2] for value in said]
-        told -= {name for name in told if variables[one.variables].get(name) not in said}
-    return told
-
-
-def _short_models(models: Iterable[str | None]) -> dict[str | None, str]:
-    """The models without their providers, if they are told apart without them."""
-    short = {model: model.partition("/")[2] or model for model in models if model}
-    known: dict[str | None, str] = {}
-    known.update(short if len(set(short.values())) == len(short) else {model: model for model in short})
-    return known
+    return Matrix([SETTINGS[number] for number in layout.vary], list(configurations), names, kept, outcomes, texts)
 
 
 def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) -> Outcome:
@@ -339,7 +259,7 @@ def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) ->
     status = f"{run.status}: {run.error_type}" if run.status == "completed" and run.error_type else run.status
     answer = NO_ANSWER
     if run.status != "planned" and run.status not in WAITING:
-        key = status, _compared(run) if run.status == "completed" else run.error_type or ""
+        key = status, compared(run.result, run.output) if run.status == "completed" else run.error_type or ""
         answer = answers.setdefault(key, len(texts))
         if answer == len(texts):
             texts.append(plain(answer_of(run)))
@@ -373,25 +293,20 @@ def answer_of(run: Run) -> str:
     return (run.result if is_answer else run.error or run.result) or ""
 
 
-def _compared(run: Run) -> str:
-    """What two answers must have in common to be equal."""
-    if run.output is None:
-        return " ".join((run.result or "").split())
+def compared(result: str | None, output: Any) -> str:
+    """What two answers must have in common to be equal; see ``EQUAL``."""
+    if output is None:
+        return " ".join((result or "").split())
     try:
-        return json.dumps(run.output, sort_keys=True, default=str)
+        return json.dumps(output, sort_keys=True, default=str)
     except (TypeError, ValueError, RecursionError):
-        return to_json(run.output)
+        return to_json(output)
 
 
 def preview(text: str) -> str:
     """The beginning of a text, in one line."""
     line = " ".join(text[: 4 * _PREVIEW].split())
     return line if len(line) <= _PREVIEW and len(text) <= 4 * _PREVIEW else f"{line[: _PREVIEW - 1]}…"
-
-
-def _short(text: str) -> str:
-    line = " ".join(plain(text).split())
-    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from xpander_magics.errors import TaskFailed
+from xpander_magics.opinions import Opinions, Sending
 from xpander_magics.results import Run, has_failed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.grid import Grid
-    from xpander_magics.pairs import Contest
-    from xpander_magics.store import Store
     from xpander_magics.store.sweeps import State
     from xpander_magics.widgets.board import Board
     from xpander_magics.widgets.vote import VoteView
@@ -32,11 +31,9 @@ class Entry(NamedTuple):
     run_id: str
 
 
-class Sweeping(Protocol):
+class Sweeping(Sending, Protocol):
     """What ``Runs`` can ask of the session that they came from."""
 
-    @property
-    def store(self) -> Store: ...
     def planned(self, grid: Grid, number: int) -> Run: ...
     def retry(self, runs: Runs) -> None: ...
     def go_on(self, runs: Runs) -> None: ...
@@ -44,7 +41,7 @@ class Sweeping(Protocol):
     def begun(self, runs: Runs) -> None: ...
 
 
-class Runs(Sequence[Run]):
+class Runs(Opinions):
     """The runs of a sweep, or some of them, in the order of its inputs, settings and repeats.
 
     ``runs[0]`` is a ``Run``, ``runs[:10]`` are ``Runs``. Those that haven't been sent are there, too:
@@ -236,39 +233,24 @@ class Runs(Sequence[Run]):
 
         return VoteView(Voting(self, self.session.store, sweep_id=self.sweep_id, voter=voter, seed=seed))
 
-    @property
-    def votes(self) -> pd.DataFrame:
-        """The votes on these runs, oldest first, one a row; without those that were taken back.
+    def score(self, scorer: Any, expected: Any = None) -> Runs:
+        """Scores these runs, and keeps the scores; see ``xp.score``.
 
-        The columns are those of ``standing.votes_frame``.
+        Returns:
+            These runs. Raises as ``xp.score``.
         """
-        from xpander_magics.standing import votes_frame
+        from xpander_magics.scoring.keeping import score
 
-        contest = self._contest()
-        return votes_frame(contest, self.session.store.votes.select(contest.answers))
+        return score(self, scorer, expected)
 
-    def win_rates(self) -> pd.DataFrame:
-        """How often each configuration won against each other one, by the votes; see ``standing.win_rates_frame``."""
-        from xpander_magics.standing import win_rates_frame
+    def score_history(self) -> pd.DataFrame:
+        """All scores that these runs ever had, oldest first: how each was made, who had it done, and when.
 
-        contest = self._contest()
-        return win_rates_frame(contest, self.session.store.votes.select(contest.answers))
-
-    def strengths(self) -> pd.DataFrame:
-        """Each configuration's Bradley–Terry strength, by the votes; see ``standing.strengths_frame``.
-
-        Raises:
-            ConfigError: statsmodels is missing.
+        The columns are those of ``scoring.framed.HISTORY``.
         """
-        from xpander_magics.standing import strengths_frame
+        from xpander_magics.scoring.framed import history_frame
 
-        contest = self._contest()
-        return strengths_frame(contest, self.session.store.votes.select(contest.answers))
-
-    def _contest(self) -> Contest:
-        from xpander_magics.pairs import Contest
-
-        return Contest(self)
+        return history_frame(self.session.store.scores.select(entry.run_id for entry in self.entries))
 
     def raise_for_failures(self) -> None:
         """Raises TaskFailed where a run has failed; its ``run`` is the first."""

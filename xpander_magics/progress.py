@@ -177,7 +177,7 @@ def bar(wanted: bool | None = None, *, rich: bool | None = None) -> Iterator[Cal
         wanted: whether it is shown; by default, where there is a notebook or a terminal.
         rich: whether outputs go to a notebook; found out by default.
     """
-    rich = _in_notebook() if rich is None else rich
+    rich = notebook_shell() is not None if rich is None else rich
     shown = Bar(_write, rich=rich, quiet=not (sys.stdout.isatty() or rich) if wanted is None else not wanted)
     last: list[Tally] = []
 
@@ -197,8 +197,8 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _in_notebook() -> bool:
-    """Whether outputs go to a notebook; IPython isn't imported for it."""
+def notebook_shell() -> Any:
+    """IPython's shell where outputs go to a notebook, else None; IPython isn't imported for it."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return hasattr(shell, "kernel")
+    return shell if hasattr(shell, "kernel") else None

@@ -69,6 +69,7 @@ class Scheduler:
         begun: the runs that have begun before, by number.
         attended: makes ready what ``plan`` says is to be sent.
         held: the runs of this kernel, by id; each is put there as it begins.
+        landed: told of each run that has ended, by the thread that attended it.
 
     Attributes:
         tally: how it stands.
@@ -86,6 +87,7 @@ class Scheduler:
         attended: Callable[[Plan, Callable[[], bool]], Attended],
         held: dict[str, Run],
         tally: Tally,
+        landed: Callable[[Run], object] = lambda run: None,
     ) -> None:
         self._client = client
         self._store = store
@@ -94,6 +96,7 @@ class Scheduler:
         self._attended = attended
         self._held = held
         self.tally = tally
+        self._landed = landed
         self.failure: BaseException | None = None
         self._lock = threading.Condition()
         self._throttle = Throttle(grid.jobs, client.pacer)
@@ -246,7 +249,13 @@ class Scheduler:
         except (AuthError, StoreError) as error:
             self.fail(error)
         finally:
-            self._finish(number, run, later)
+            try:
+                if run is not None and run.ended and later is None:
+                    self._landed(run)
+            except StoreError as error:
+                self.fail(error)
+            finally:
+                self._finish(number, run, later)
 
     def _looked_for(self, number: int, attended: Attended) -> float | None:
         """In how many seconds a lost run is to be looked for; None where it isn't."""

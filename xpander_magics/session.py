@@ -296,11 +296,29 @@ class Session:
 
     def reply_all(self, runs: Iterable[Run], text: str, watch: Watch | None = None) -> Runs:
         """Goes on with each of several conversations, with each run's own settings."""
-        from xpander_magics.grid import grid_of
+        from xpander_magics.grid import Asking, grid_of
         from xpander_magics.terms import reply_options
 
-        rows = [(text, reply_options(run, text, self.client)) for run in runs]
-        return self.sweep(grid_of(rows, self.client, self._kept), watch)
+        asked = [Asking(text, reply_options(run, text, self.client)) for run in runs]
+        return self.sweep(grid_of(asked, self.client, self._kept), watch)
+
+    def repeated(self, runs: Iterable[Run], times: int, tags: Iterable[str] = ()) -> Grid:
+        """A grid that asks what these runs asked again, so many times; raises as ``terms.repeat_options``."""
+        from xpander_magics.grid import Asking, grid_of
+        from xpander_magics.terms import repeat_options
+
+        given, chosen = list(runs), self.defaults
+        asked = [Asking(run.prompt or "", repeat_options(run, tags, self.client), run.variables) for run in given]
+        templates = {run.template for run in given}
+        said = {name: getattr(chosen, name) for name in ("jobs", "rpm", "timeout")}
+        return grid_of(
+            asked,
+            self.client,
+            self._kept,
+            template=templates.pop() if len(templates) == 1 else None,
+            repeat=times,
+            **{name: value for name, value in said.items() if value is not None},
+        )
 
     def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
         """The grid of a kept sweep, which masks today's secrets, too."""

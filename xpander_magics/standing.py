@@ -6,6 +6,7 @@ imported when it is first needed.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,7 +87,7 @@ def win_rates_frame(contest: Contest, votes: Iterable[Vote]) -> pd.DataFrame:
     import pandas as pd
 
     counts: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
-    for said in _outcomes(contest, votes):
+    for said in outcomes(contest, votes):
         counts[said.first, said.second][said.choice] += 1
     rows = []
     for first, second in sorted(counts):
@@ -114,7 +115,8 @@ class Outcome(NamedTuple):
     input: int
 
 
-def _outcomes(contest: Contest, votes: Iterable[Vote]) -> Iterator[Outcome]:
+def outcomes(contest: Contest, votes: Iterable[Vote]) -> Iterator[Outcome]:
+    """What each vote says of two configurations."""
     for vote in votes:
         left, right = (contest.answers[run_id].configuration for run_id in (vote.left_run, vote.right_run))
         if left != right:  # a vote by command may have judged two repeats
@@ -146,7 +148,7 @@ def strengths_frame(contest: Contest, votes: Iterable[Vote]) -> pd.DataFrame:
     import pandas as pd
 
     score = {"first": 1.0, "second": 0.0, "both_good": 0.5, "both_bad": 0.5}
-    judged = [outcome for outcome in _outcomes(contest, votes) if outcome.choice != "skip"]
+    judged = [outcome for outcome in outcomes(contest, votes) if outcome.choice != "skip"]
     first, second = [outcome.first for outcome in judged], [outcome.second for outcome in judged]
     scores, inputs = [score[outcome.choice] for outcome in judged], [outcome.input for outcome in judged]
     found = bradley_terry(first, second, scores, inputs, len(contest.names))
@@ -194,6 +196,7 @@ def bradley_terry(
     import numpy as np
     import statsmodels.api as sm
     from scipy.stats import norm, t
+    from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
     nan = float("nan")
     inside, notes = _comparable(first, second, score, count)
@@ -209,9 +212,11 @@ def bradley_terry(
     model = sm.GLM(np.array([score[vote] for vote in votes]), design[:, :-1], family=sm.families.Binomial())
     centred = np.vstack([np.eye(len(inside) - 1), np.zeros(len(inside) - 1)]) - 1.0 / len(inside)
     names, groups = np.unique(np.array([clusters[vote] for vote in votes]), return_inverse=True)
-    fits = [model.fit()]
-    if len(names) > 1:
-        fits.append(model.fit(cov_type="cluster", cov_kwds={"groups": groups}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PerfectSeparationWarning)  # raised where there are ties alone, which are told
+        fits = [model.fit()]
+        if len(names) > 1:
+            fits.append(model.fit(cov_type="cluster", cov_kwds={"groups": groups}))
     variances = [np.diag(centred @ fit.cov_params() @ centred.T) for fit in fits]
     variance = variances[-1] if len(names) >= _MANY_INPUTS else np.max(variances, axis=0)
     tail = (1 + LEVEL) / 2

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from xpander_magics import carried
 from xpander_magics.display import AS_IT_IS, FOOT, escape
 from xpander_magics.matrix import NO_ANSWER, Matrix, Summary, matrix_of
 from xpander_magics.results import utc_now
@@ -29,7 +30,21 @@ _NUMBER = re.compile(r"-?[\d.]*")
 
 
 def runs_bundle(runs: Runs, matrix: Matrix | None = None) -> dict[str, Any]:
-    """What a notebook keeps of the runs of a sweep: equal answers to the first inputs, with what varies among them.
+    """What a notebook keeps of the runs of a sweep: what ``runs_shown`` has, and the runs themselves (``carried``).
+
+    Args:
+        matrix: as for ``runs_shown``.
+    """
+    return {**runs_shown(runs, matrix), **carried_runs(runs)}
+
+
+def carried_runs(runs: Runs) -> dict[str, Any]:
+    """What an output carries of the runs of a sweep."""
+    return carried.bundle(runs[: carried.MOST_RUNS], (entry.run_id for entry in runs.entries))
+
+
+def runs_shown(runs: Runs, matrix: Matrix | None = None) -> dict[str, Any]:
+    """Equal answers to the first inputs, with what varies among them, as ``text/plain`` and safe ``text/html``.
 
     Args:
         matrix: of all the runs, where it is at hand; else so many are read as may be shown.
@@ -49,7 +64,7 @@ def runs_bundle(runs: Runs, matrix: Matrix | None = None) -> dict[str, Any]:
     notes = f'<div style="white-space:pre-line">{escape(more)}</div>' if more else ""
     foot = f'<div style="{FOOT}">{escape(head)}</div>'
     return {
-        "text/plain": "\n".join(part for part in (_columned(names, cells), more, head, _columned(*sums)) if part),
+        "text/plain": "\n".join(part for part in (columned(names, cells), more, head, columned(*sums)) if part),
         "text/html": f'<div class="xpander-runs {AS_IT_IS}">{_table(names, cells)}{notes}{foot}{_table(*sums)}</div>',
     }
 
@@ -93,7 +108,7 @@ def show_runs(
 
         display(runs if board is None else board)  # type: ignore[no-untyped-call]
     else:
-        write(f"{runs_bundle(runs)['text/plain']}\n")
+        write(f"{runs_shown(runs)['text/plain']}\n")
     counts = runs.statuses()
     left = sum(counts.get(status, 0) for status in _LEFT)
     if left:
@@ -189,7 +204,7 @@ def _cut(value: Any) -> str:
     return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
 
 
-def _columned(names: Sequence[str], cells: Sequence[Sequence[Any]]) -> str:
+def columned(names: Sequence[str], cells: Sequence[Sequence[Any]]) -> str:
     """A table in text; a wide column is cut, so that a row stays a line."""
     if not cells:
         return ""
@@ -226,9 +241,9 @@ def standing_bundle(contest: Contest, votes: Sequence[Vote]) -> dict[str, Any]:
         cells = [[r["configuration"], str(r["votes"]), _interval(r, "strength", sign="+")] for r in found]
         tables.append(("Strengths (Bradley–Terry, log-odds)", ["configuration", "votes", "strength (95%)"], cells))
         told.append("Strength 0 is the average; a strength 1 higher wins with odds of 2.7 to 1.")
-    shown = [_captioned(*table) for table in tables] + [f"<div>{escape(line)}</div>" for line in told]
+    shown = [captioned(*table) for table in tables] + [f"<div>{escape(line)}</div>" for line in told]
     return {
-        "text/plain": "\n".join([*(f"{title}\n{_columned(head, cells)}\n" for title, head, cells in tables), *told]),
+        "text/plain": "\n".join([*(f"{title}\n{columned(head, cells)}\n" for title, head, cells in tables), *told]),
         "text/html": f'<div class="xpander-standing {AS_IT_IS}">{"".join(shown)}</div>',
     }
 
@@ -247,7 +262,8 @@ def _number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, numbers.Real) and not math.isnan(value) else None
 
 
-def _captioned(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def captioned(title: str, names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table as safe HTML, with a caption; its first column names the rows."""
     head = "".join(f'<th scope="col" style="text-align:left">{escape(name)}</th>' for name in names)
     body = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(row[0])}</th>'

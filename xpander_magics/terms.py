@@ -335,12 +335,32 @@ def reply_options(run: Run, text: str, client: Client) -> cell.Options:
     check_service(run, client)
     if run.thread_id is None:
         raise ConfigError(f"Run {run.run_id[:8]} has no conversation to go on with: it started no task.")
+    _check_no_secret(run, f"Give them anew: %%xpander --thread {run.run_id[:8]} …")
+    return replace(options_like(run), thread=run)
+
+
+def repeat_options(run: Run, tags: Iterable[str], client: Client) -> cell.Options:
+    """The options that ask all of what a run asked once more, under these tags.
+
+    Raises:
+        ConfigError: it was a turn of a conversation, which has gone on since; was sent elsewhere, or with secrets.
+    """
+    check_service(run, client)
+    if run.request.get("id") is not None:
+        raise ConfigError(
+            f"Run {run.run_id[:8]} went on with a conversation, which has grown by it: the same can't be asked again."
+        )
+    _check_no_secret(run, "Run its cell again with -n 2.")
+    files = tuple(run.request.get("input", {}).get("files") or ())
+    return replace(options_like(run), tags=tuple(tags), files=files, title=run.request.get("title"))
+
+
+def _check_no_secret(run: Run, otherwise: str) -> None:
     if any(MASK in given for name, value in run.request.items() if name != "input" for given in strings_in(value)):
         raise ConfigError(
             f"Run {run.run_id[:8]} was sent with a secret, which isn't kept, so its settings can't be sent again.\n"
-            f"Give them anew: %%xpander --thread {run.run_id[:8]} …"
+            f"{otherwise}"
         )
-    return replace(options_like(run), thread=run)
 
 
 def options_like(run: Run) -> cell.Options:

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.cell import one_of
-from xpander_magics.errors import ConfigError
+from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.matrix import is_usable
 from xpander_magics.pairs import Ballot, Contest, Pair
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
-from xpander_magics.store.votes import CHOICES, Vote
+from xpander_magics.store.votes import CHOICES, JUDGE, Vote
 
 if TYPE_CHECKING:
     from xpander_magics.store import Store
@@ -92,8 +92,8 @@ class Voting:
         return bool(self._own)
 
     def votes(self) -> list[Vote]:
-        """All votes on these runs, whoever cast them; without those that were taken back."""
-        return self._store.votes.select(self.contest.answers)
+        """All people's votes on these runs; without those that were taken back."""
+        return votes_by(self._store.votes.select(self.contest.answers))
 
     def shown(self) -> tuple[Run, Run] | None:
         """The runs of the pair, the left one first."""
@@ -196,7 +196,28 @@ def checked_voter(voter: str | None) -> str:
         return login_name()
     if not isinstance(voter, str) or not voter.strip() or len(voter) > 200:
         raise ConfigError("voter takes a name of 1 to 200 characters.")
-    return plain(voter.strip()).replace("\n", " ")
+    name = plain(voter.strip()).replace("\n", " ")
+    if name.startswith(JUDGE):
+        raise ConfigError(f"A person's name can't begin with {JUDGE!r}: that is how judges' votes are told apart.")
+    return name
+
+
+def votes_by(votes: Iterable[Vote], voter: str | Iterable[str] | None = None) -> list[Vote]:
+    """Those of the votes that one voter has cast, or several; when omitted, those of all people, and no judge.
+
+    Raises:
+        ConfigError: one that is named has cast none of these; says who has.
+    """
+    given = list(votes)
+    if voter is None:
+        return [vote for vote in given if not vote.by_judge]
+    named = [voter] if isinstance(voter, str) else list(voter)
+    known = list(dict.fromkeys(vote.voter for vote in given))
+    for name in named:
+        if name not in known:
+            hint = did_you_mean(str(name), known, otherwise=f"Who has: {', '.join(known) or 'nobody'}.")
+            raise ConfigError(f"{name!r} has no vote on these runs. {hint}")
+    return [vote for vote in given if vote.voter in named]
 
 
 def login_name() -> str:

@@ -116,7 +116,25 @@ def votes(connection: Connection) -> None:
     table.create(connection)
 
 
-MIGRATIONS: tuple[Migration, ...] = (first, sweeps, votes)
+def scores(connection: Connection) -> None:
+    """Scores as they were given; what is indexed is a run's id, as for votes. ``runs.scores`` has the newest."""
+    from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, Text
+
+    table = Table(
+        "scores",
+        MetaData(),
+        Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("run_id", Text, nullable=False),
+        Column("added_at", BigInteger),
+        Column("value", Double),
+        *(Column(name, Text) for name in ("name", "scorer", "scored_by", "detail")),
+        sqlite_autoincrement=True,
+    )
+    Index("scores_run_id", table.c.run_id)
+    table.create(connection)
+
+
+MIGRATIONS: tuple[Migration, ...] = (first, sweeps, votes, scores)
 """The first makes version 1 of nothing, the second version 2 of that, and so on."""
 
 

@@ -27,17 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
 from xpander_magics.results import Run
-from xpander_magics.store.columns import FRAME_ROW, KEPT, SCORES, TAGS, TEXT, pack, unpack
+from xpander_magics.store.columns import FRAME_ROW, KEPT, TAGS, TEXT, pack, unpack
 from xpander_magics.store.database import address, in_full, in_short, open_engine, shown
 from xpander_magics.store.filters import Filter, chunks, queries
 from xpander_magics.store.frames import BATCH, build
 from xpander_magics.store.tables import runs_table
-from xpander_magics.store.values import to_real
 
 if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import ColumnElement, Connection, Engine, Insert, Update
 
+    from xpander_magics.store.scores import Scores
     from xpander_magics.store.sweeps import Sweeps
     from xpander_magics.store.votes import Votes
 
@@ -200,11 +200,6 @@ class Store:
         """Replaces a run's note. Raises NotFoundError where there is no such run."""
         self._change("note", [run_id], lambda _: TEXT.pack(note))
 
-    def set_score(self, run_id: str, name: str, value: float | None) -> None:
-        """Sets one score of a run; None or NaN takes it away. Raises NotFoundError where there is no such run."""
-        score = {name: to_real(value)}
-        self._change("scores", [run_id], lambda stored: SCORES.pack({**SCORES.unpack(stored), **score}))
-
     @functools.cached_property
     def sweeps(self) -> Sweeps:
         """The sweeps that are kept."""
@@ -218,6 +213,13 @@ class Store:
         from xpander_magics.store.votes import Votes
 
         return Votes(self)
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """The scores that are kept."""
+        from xpander_magics.store.scores import Scores
+
+        return Scores(self)
 
     def close(self) -> None:
         """Closes what is open; the next use opens it again."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select, Update
 
 
+VERDICTS = "judge-verdicts"
+"""The experiment of the runs that a judge's verdicts are: found by name, but not meant by "the newest sweep"."""
+
 _LONGEST_QUEUE = 86_400.0  # in seconds
 
 
@@ -75,18 +78,19 @@ class Sweeps:
 
     def find(self, ref: str | None, base_url: str | None) -> Kept:
         """The sweep of this id or its beginning; without one, the newest of this service that hasn't ended, or without
-        a service the newest of all.
+        a service the newest of all but the judges' own.
 
         Raises:
             NotFoundError: there is none.
             ConfigError: several ids begin so.
         """
-        from sqlalchemy import select
+        from sqlalchemy import or_, select
 
         table = sweeps_table()
         query = select(table).order_by(table.c.seq.desc()).limit(2)
         if ref is None and base_url is None:
-            query = query.limit(1)
+            of_judges = table.c.experiment == TEXT.pack(VERDICTS)
+            query = query.where(or_(table.c.experiment.is_(None), ~of_judges)).limit(1)
         elif ref is None:
             query = query.where(table.c.base_url == base_url, table.c.ended_at.is_(None)).limit(1)
         else:

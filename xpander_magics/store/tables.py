@@ -63,3 +63,12 @@ def votes_table() -> Table:
     integers = (Column(name, BigInteger) for name in ("added_at", "undone_at", "seed"))
     texts = (Column(name, Text) for name in ("vote_id", "sweep_id", "left_run", "right_run", "choice", "voter"))
     return Table("votes", MetaData(), Column("seq", BigInteger, primary_key=True), *integers, *texts)
+
+
+@_once
+def scores_table() -> Table:
+    from sqlalchemy import BigInteger, Column, Double, MetaData, Table, Text
+
+    texts = (Column(name, Text) for name in ("run_id", "name", "scorer", "scored_by", "detail"))
+    numbers = (Column("added_at", BigInteger), Column("value", Double))
+    return Table("scores", MetaData(), Column("seq", BigInteger, primary_key=True), *numbers, *texts)

@@ -14,14 +14,18 @@ from xpander_magics.store.tables import votes_table
 from xpander_magics.store.values import from_microseconds, to_microseconds
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from xpander_magics.store.store import Store
 
 CHOICES = ("left", "right", "both_good", "both_bad", "skip")
+JUDGE = "judge "
+"""How the names of judges begin among the voters, and those of people don't."""
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One person's judgement of two answers.
+    """A person's, or a judge's, judgement of two answers.
 
     Attributes:
         left_run, right_run: the ids of the runs, by the sides on which their answers were shown.
@@ -43,6 +47,11 @@ class Vote:
     added_at: datetime = field(default_factory=utc_now)
     undone_at: datetime | None = None
 
+    @property
+    def by_judge(self) -> bool:
+        """Whether a judge cast it, and no person."""
+        return self.voter.startswith(JUDGE)
+
 
 class Votes:
     """The votes in a store; raises StoreError as the store does."""
@@ -50,8 +59,13 @@ class Votes:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, vote: Vote) -> None:
-        """Keeps a vote; what the same person has said before of the same two runs is undone by it."""
+    def add(self, *votes: Vote) -> None:
+        """Keeps votes, all or none; what the same voter has said before of the same two runs is undone by it."""
+        with self._store.writing() as connection:
+            for vote in votes:
+                self._add(connection, vote)
+
+    def _add(self, connection: Connection, vote: Vote) -> None:
         from sqlalchemy import or_, update
 
         c = votes_table().c
@@ -69,9 +83,8 @@ class Votes:
             "choice": vote.choice,
             "voter": TEXT.pack(vote.voter),
         }
-        with self._store.writing() as connection:
-            connection.execute(earlier.values(undone_at=row["added_at"]))
-            connection.execute(votes_table().insert().inline(), [row])
+        connection.execute(earlier.values(undone_at=row["added_at"]))
+        connection.execute(votes_table().insert().inline(), [row])
 
     def undo(self, vote_id: str) -> bool:
         """Takes a vote back; it stays, with when that was. False where it had been, or there is none."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from xpander_magics.errors import StoreError
 from xpander_magics.results import Run
+from xpander_magics.store.scores import Score, add_in
 from xpander_magics.store.store import Store
 from xpander_magics.store.sweeps import Claim, claim_in, claim_time, row_of, update_in
 
@@ -45,6 +47,7 @@ class Writer:
         self._asked: list[_Asked] = []
         self._wake = threading.Condition()
         self._rows: dict[str, dict[str, Any]] = {}
+        self._scores: list[Score] = []
         self._busy = self._hurried = self._over = False
         self.failure: StoreError | None = None
         self._thread = threading.Thread(target=self._work, name="xpander-writer", daemon=True)
@@ -81,6 +84,15 @@ class Writer:
                 return
         self._store.sweeps.update([run])  # a latecomer's, such as a task's that was stopped at the end
 
+    def score(self, scores: Iterable[Score]) -> None:
+        """Keeps scores, soon."""
+        with self._wake:
+            if not self._over:
+                self._scores += scores
+                self._wake.notify_all()
+                return
+        self._store.scores.add(scores)
+
     def release(self, run: Run) -> None:
         """Takes a claim back: the run surely wasn't sent."""
         if run.sent_at is not None:
@@ -91,7 +103,7 @@ class Writer:
         with self._wake:
             self._hurried = True
             self._wake.notify_all()
-            self._wake.wait_for(lambda: self.failure or not (self._rows or self._busy), longest)
+            self._wake.wait_for(lambda: self.failure or not (self._rows or self._scores or self._busy), longest)
 
     def close(self) -> None:
         """Writes what is left and ends. Raises StoreError where that wasn't possible."""
@@ -109,19 +121,21 @@ class Writer:
         due = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._asked or self._rows or self._over)
+                self._wake.wait_for(lambda: self._asked or self._rows or self._scores or self._over)
                 self._wake.wait_for(lambda: self._asked or self._over or self._hurried, max(due - time.monotonic(), 0))
                 asked, self._asked = self._asked, []
                 rows: dict[str, dict[str, Any]] = {}
+                scores: list[Score] = []
                 if self._over or self._hurried or time.monotonic() >= due:
                     rows, self._rows, self._hurried = self._rows, {}, False
+                    scores, self._scores = self._scores, []
                     due = time.monotonic() + _SOON
-                if self._over and not asked and not rows:
+                if self._over and not (asked or rows or scores):
                     return
                 self._busy = True
             try:
                 if self.failure is None:
-                    self._write(asked, list(rows.values()))
+                    self._write(asked, list(rows.values()), scores)
             except Exception as error:
                 self._fail(error)
             finally:
@@ -131,12 +145,14 @@ class Writer:
                     self._busy = False
                     self._wake.notify_all()
 
-    def _write(self, asked: list[_Asked], rows: list[dict[str, Any]]) -> None:
+    def _write(self, asked: list[_Asked], rows: list[dict[str, Any]], scores: list[Score]) -> None:
         claims = [one.claim() for one in asked]
         with self._store.writing() as connection:
             won = claim_in(connection, claims) if claims else set()
             if rows:
                 update_in(connection, rows)
+            if scores:
+                add_in(connection, scores)
         for one, claim in zip(asked, claims, strict=True):  # now that it is committed
             if one.run_id in won:
                 won.discard(one.run_id)  # of two for one run, the first has it

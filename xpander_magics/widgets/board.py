@@ -7,10 +7,10 @@ shown. Nothing of it is in the model's state, which notebooks keep.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from xpander_magics.contract import Event
+from xpander_magics.analysis.steps import steps
 from xpander_magics.display import facts, safe_html, waiting_for
 from xpander_magics.errors import XpanderError
 from xpander_magics.matrix import EQUAL, ERROR, FAILURE, matrix_of
@@ -177,60 +177,3 @@ def tree(value: Any, level: int = 0) -> list[Any]:
     if isinstance(value, str):
         return ["string", plain(value)]
     return ["null" if value is None else type(value).__name__, plain(as_shown(value))]
-
-
-_LANES = {
-    "think": "thought",
-    "analyze": "thought",
-    "tool_call_request": "tool",
-    "tool_call_result": "tool",
-    "sub_agent_trigger": "agent",
-    "sub_task_created": "agent",
-    "sub_task_finished": "agent",
-}
-
-
-def steps(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """What a run did on its way, in order: thoughts, tool calls with their results, work handed to sub-agents.
-
-    Returns:
-        For each step its ``lane`` (``thought``, ``tool``, ``agent``), ``name``, ``text``, and ``ok``: whether it
-        went well, None where that isn't known.
-    """
-    found: list[dict[str, Any]] = []
-    calls: dict[str, dict[str, Any]] = {}
-    for event in events:
-        lane = _LANES.get(event.type)
-        data = event.data if isinstance(event.data, dict) else {}
-        text = plain(as_shown(event.data))[:_COMPARED]
-        if lane is None:
-            continue
-        call = str(data.get("tool_call_id") or "")
-        if event.type == "tool_call_result" and call in calls:
-            calls[call]["text"] += f"\n{text}"
-            calls[call]["ok"] = _succeeded(data)
-        elif lane == "thought" and found and found[-1]["lane"] == "thought" and found[-1]["name"] == event.type:
-            found[-1]["text"] += text  # thoughts, too, come in pieces
-        else:
-            step = {"lane": lane, "name": _step_name(event, data), "text": text, "ok": _succeeded(data)}
-            found.append(step)
-            if call:
-                calls[call] = step
-    return found
-
-
-def _succeeded(data: dict[str, Any]) -> bool | None:
-    told = data.get("is_success")
-    if isinstance(told, bool):
-        return told
-    status = data.get("status")
-    return status == "completed" if status in ("completed", "failed", "error", "stopped") else None
-
-
-def _step_name(event: Event, data: dict[str, Any]) -> str:
-    if _LANES[event.type] == "thought":
-        return event.type
-    keys = ("tool_name", "name", "agent_name", "title", "agent_id", "id")
-    name = next((str(data[key]) for key in keys if data.get(key)), "")
-    verb = {"sub_task_created": "began", "sub_task_finished": "ended"}.get(event.type, "")
-    return plain(f"{name or event.type} {verb}".strip())[:80]

@@ -16,9 +16,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from xpander_magics import cell
+from xpander_magics import carried, cell
 from xpander_magics.cell import Options
-from xpander_magics.display import escape, final_bundle
+from xpander_magics.display import as_html, escape
 from xpander_magics.errors import StoreError, XpanderError
 from xpander_magics.kept import own_variables
 from xpander_magics.outcomes import Runs
@@ -26,7 +26,7 @@ from xpander_magics.progress import line, summary
 from xpander_magics.quote import quoted
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.session import Session, default_session
-from xpander_magics.tables import runs_bundle
+from xpander_magics.tables import runs_shown
 from xpander_magics.tally import Tally
 from xpander_magics.widgets.background import in_background, later
 from xpander_magics.widgets.celltext import CellText, later_cells, standing_in
@@ -41,6 +41,8 @@ _PAUSE, _PATIENCE, _LONGEST_PAUSE = 0.4, 3.0, 10.0
 # A second press within so many seconds is a double click, and not a wish for another run.
 _DOUBLE = 1.0
 _LAST_RUNS = 8
+# Of so many runs that were sent here, what stands in for the panel has the rows: it is put out again with each choice.
+_CARRIED_RUNS = 100
 
 
 class Panel(w.VBox):  # type: ignore[misc]
@@ -65,6 +67,9 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._pressed = -math.inf
         self._sending = self._closed = False
         self._stop = threading.Event()
+        self._sent: list[str] = []
+        self._newest_sent: list[Run] = []
+        self._carried: dict[str, Any] = {}
         self._controls = Controls(self._changed, self._list_models)
         self._lists = Lists(session, self._controls, self._refresh_soon)
         self._variables, self._quote, self._problem, self._defaults, self._last = (w.HTML() for _ in range(5))
@@ -246,6 +251,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             if runs is not None:
                 self.runs = runs
                 html = self._outcome(runs, options, several=several)
+                self._carry(runs)
         except XpanderError as error:
             self._show_problem(str(error))
         except Exception as error:
@@ -265,21 +271,28 @@ class Panel(w.VBox):  # type: ignore[misc]
             self._shell.user_ns[options.out] = found
         if not several:
             view = options.view if options.view not in (None, "none") else "auto"
-            return str(final_bundle(runs[0], str(view), None)["text/html"])
+            return as_html(runs[0], str(view))
         name, bound = options.out or "NAME", "" if options.out else "With a NAME in Bind to, "
         hint = f"{bound}{name}.board() shows them side by side, {name}.df has them as a DataFrame."
-        return f"{runs_bundle(runs)['text/html']}<div>{escape(hint)}</div>"
+        return f"{runs_shown(runs)['text/html']}<div>{escape(hint)}</div>"
+
+    def _carry(self, runs: Runs) -> None:
+        """Lets what stands in for this carry them, besides those that were sent here before."""
+        self._sent += [entry.run_id for entry in runs.entries]
+        self._newest_sent = [*runs[:_CARRIED_RUNS], *self._newest_sent][:_CARRIED_RUNS]
+        self._carried = carried.bundle(self._newest_sent, self._sent)
 
     def _show_problem(self, problem: str | None) -> None:
         told = f'<div class="xp-problem" role="alert">{escape(self._redact()(problem))}</div>' if problem else ""
         self._problem.value = told
 
     def static(self) -> dict[str, Any]:
-        """What is chosen as ``text/plain`` and safe ``text/html``, for where no widget can run."""
+        """What is chosen as ``text/plain`` and safe ``text/html``, and what was run, for where no widget can run."""
         choices = self._controls.target.choices
         targets = None if choices is None else [choice.value for choice in choices if choice.refused is None]
         same = self._copy.text or self._copy.problem
-        return standing_in(self.session.defaults, targets, same, self._last.value, self._redact())
+        facts = standing_in(self.session.defaults, targets, same, self._last.value, self._redact())
+        return {**facts, **self._carried}
 
     def _ipython_display_(self) -> None:
         """Called by IPython where this is shown."""

@@ -11,6 +11,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
+from xpander_magics.carried import cell_source
 from xpander_magics.contract import Event
 from xpander_magics.display import final_bundle
 from xpander_magics.errors import XpanderError
@@ -42,6 +43,7 @@ class LiveView:
         self._view = view
         self._run: Run | None = None
         self._text: LiveText | None = None
+        self._source: str | None = None
         self._early: list[tuple[Event, str]] = []
         self._show_soon: threading.Timer | None = None
         # The kernel's interrupt reaches the main thread, whatever runs there.
@@ -52,6 +54,7 @@ class LiveView:
     def begin(self, run: Run) -> None:
         """Called when it is about to be sent; it may be stopped as soon as it is shown."""
         self._run = run
+        self._source = cell_source()
         self._show_soon = later(_PATIENCE, self._show)
 
     def _show(self) -> None:
@@ -93,7 +96,7 @@ class LiveView:
         from IPython.display import clear_output, display
 
         self._end()
-        bundle = final_bundle(run, self._view, raised)
+        bundle = final_bundle(run, self._view, raised, self._source)
         if self._text is not None:
             clear_output(wait=True)  # type: ignore[no-untyped-call]
         display(bundle, raw=True, display_id=self._name(run))  # type: ignore[no-untyped-call]
@@ -148,7 +151,8 @@ class LiveView:
     def _show_again(self, run: Run) -> None:
         from IPython.display import update_display
 
-        update_display(final_bundle(run, self._view, None), raw=True, display_id=self._name(run))  # type: ignore[no-untyped-call]
+        bundle = final_bundle(run, self._view, source=self._source)
+        update_display(bundle, raw=True, display_id=self._name(run))  # type: ignore[no-untyped-call]
 
 
 def _interrupt() -> None:

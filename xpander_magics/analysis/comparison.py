@@ -1,0 +1,242 @@
+"""``compare``: which configuration is better, by how much, and whether that can be told."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics.analysis import estimates, subjects
+from xpander_magics.analysis.differences import CORRECTIONS, Sample, differences_frame, samples
+from xpander_magics.analysis.remarks import remarks
+from xpander_magics.analysis.scored import SUCCESS, scored
+from xpander_magics.analysis.summaries import Choice, summary_table, values_of
+from xpander_magics.errors import ConfigError, did_you_mean
+from xpander_magics.standing import has_statistics
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """What ``compare`` found: a table of the configurations, and how they differ from a baseline.
+
+    As a cell's last line it shows what varies; ``table`` and ``differences`` have all of it.
+
+    Attributes:
+        by: what makes configurations.
+        scores: the names of the scores that are compared; ``success`` where there is none.
+        frame: the runs that are compared, one a row, with their ``score_NAME`` columns; without those that have not
+            ended, each once.
+        table: one row a configuration: ``configuration`` (string), the columns of ``by``, ``runs``, ``inputs``,
+            ``failures``, ``unscored`` (Int64), and for each score ``NAME``, ``NAME_low``, ``NAME_high``; then
+            ``seconds_p50``, ``seconds_p95``, ``ttft_p50`` (seconds, of runs that ended well), ``prompt_tokens``,
+            ``completion_tokens``, ``tokens`` (means a run), ``cost_usd`` (the sum of what is known), ``cost_per_run``,
+            ``cost_per_success`` (US dollars; Float64).
+        differences: see ``differences.differences_frame``.
+        baseline: the name of the configuration that the others are compared with.
+        names: of the configurations, in the table's order.
+        noise: how far apart two mean scores of one setup lie, by the score's name, where it is known.
+        notes: what must be said aloud.
+        failures: how failed runs count, in words.
+        correction: the correction for several comparisons, as it was asked for.
+        prompts: the prompt templates by their short names, where they make configurations.
+    """
+
+    by: tuple[str, ...]
+    scores: tuple[str, ...]
+    frame: pd.DataFrame
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    baseline: str
+    names: list[str]
+    noise: dict[str, estimates.Noise]
+    notes: list[str]
+    failures: str
+    correction: str
+    prompts: dict[str, str]
+    _laid: subjects.Laid
+    _values: dict[str, NDArray[np.float64]]
+    _samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.scores)} by {', '.join(self.by)}: {len(self.names)} configurations)"
+
+    def codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The configuration (a place in ``names``) and the input (a number) of each row of ``frame``."""
+        return self._laid.configuration, self._laid.input
+
+    def values(self, score: str) -> NDArray[np.float64]:
+        """What each row of ``frame`` counts as by this score; NaN where it doesn't count."""
+        return self._values[score]
+
+    def against(self, baseline: str) -> Comparison:
+        """The same comparison with another baseline; only the differences are made anew.
+
+        Args:
+            baseline: a configuration's name, or a part of it that no other has, whatever the case.
+
+        Raises:
+            ConfigError: there is no such configuration, or there are several.
+        """
+        number = _named(baseline, self.names)
+        floors = {name: noise.floor for name, noise in self.noise.items()}
+        found = differences_frame(self._samples, self.names, self._laid.configurations, number, self.correction, floors)
+        return replace(self, baseline=self.names[number], differences=found)
+
+    def plot(self, kind: str = "tradeoff", **options: Any) -> Figure:
+        """A figure; see ``plots.plot``."""
+        from xpander_magics.analysis.plots import plot
+
+        return plot(self, kind, **options)
+
+    def report(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
+        """Writes one HTML page with all of it; see ``report.report``."""
+        from xpander_magics.analysis.report import report
+
+        return report(self, path, title=title)
+
+    def export(self, path: str | os.PathLike[str], **options: Any) -> Path | str:
+        """Writes it to a file; see ``exports.export``."""
+        from xpander_magics.analysis.exports import export
+
+        return export(self, path, **options)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from xpander_magics.analysis.shown import comparison_bundle
+
+        return comparison_bundle(self)
+
+
+def compare(
+    runs: Any = None,
+    by: str | Sequence[str] | None = None,
+    score: Any = None,
+    expected: Any = None,
+    *,
+    baseline: str | None = None,
+    failures: str | float = "zero",
+    correction: str = "holm",
+    noise: Any = None,
+) -> Comparison:
+    """Compares configurations: their mean scores with intervals, and their differences, paired by input.
+
+    A configuration is one combination of the values of ``by``, an input is what was asked: the variables of a run, or
+    else its prompt. Higher scores are better. Repeats of an input count as one input; see ``estimates`` for the
+    statistics and their sources. Runs that have not ended are left out, and counted in ``notes``.
+
+    Args:
+        runs: ``Runs``, a list of ``Run`` or ``Runs``, a DataFrame of runs, a notebook's path; every kept run when
+            omitted. A DataFrame isn't changed.
+        by: settings (model, effort, think, target, version, prompt), columns of the DataFrame, or variables; a list, or
+            with commas. The settings that vary when omitted.
+        score: a scorer, as its text (``exact``, ``numeric:5%``), a function or a ``Judge``, or several; the scores that
+            the runs have when omitted, and else whether they succeeded. Runs of the store keep their scores.
+        expected: what the answers should be: a variable's name, a column's, or a list as long as the runs.
+        baseline: the configuration that the others are compared with; the first when omitted. See ``against``.
+        failures: how a failed run counts: ``zero`` (a score of 0), ``drop`` (not at all), or a score.
+        correction: of the p-values: holm, bonferroni, fdr_bh or none.
+        noise: runs of one setup repeated, which tell the noise floor; the runs' own repeats when omitted.
+
+    Raises:
+        ConfigError: there is nothing to compare, or an argument is wrong.
+    """
+    choice = _choice(failures)
+    if correction not in CORRECTIONS:
+        hint = did_you_mean(str(correction), CORRECTIONS, otherwise=f"There are: {', '.join(CORRECTIONS)}.")
+        raise ConfigError(f"There is no correction {correction!r}. {hint}")
+    given, names, trouble = scored(subjects.subject_of(runs), score, expected, keep=runs is None)
+    ended, gone = subjects.ended(given)
+    laid = subjects.laid(ended, by)
+    failed = subjects.has_failed(ended.frame)
+    values = {name: values_of(ended.frame, name, failed, choice) for name in names}
+    found = {name: samples(values[name], laid.configuration, laid.input) for name in names}
+    floors = _noise(values, laid) if noise is None else _noise_of(noise, score, expected, names, choice)
+    comparison = Comparison(
+        by=laid.by,
+        scores=tuple(names),
+        frame=ended.frame,
+        table=summary_table(ended.frame, laid, failed, values, found),
+        differences=None,  # type: ignore[arg-type]  # right below
+        baseline="",
+        names=laid.names,
+        noise=floors,
+        notes=[*remarks(ended, laid, failed, gone, values, floors), *trouble],
+        failures=choice.words,
+        correction=correction,
+        prompts=laid.prompts,
+        _laid=laid,
+        _values=values,
+        _samples=found,
+    )
+    return comparison.against(laid.names[0] if baseline is None else baseline)
+
+
+def _choice(failures: Any) -> Choice:
+    """How failed runs count, from what was asked for."""
+    if isinstance(failures, str) and failures in ("zero", "drop"):
+        return Choice(0.0 if failures == "zero" else math.nan)
+    try:
+        value = float(failures) if isinstance(failures, (str, numbers.Real)) else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or isinstance(failures, bool):
+        raise ConfigError(f'failures takes "zero", "drop" or a score, not {failures!r}.')
+    return Choice(value)
+
+
+def _named(wanted: str, names: Sequence[str]) -> int:
+    """The number of the configuration that is meant."""
+    if wanted in names:
+        return names.index(wanted)
+    low = str(wanted).casefold().strip()
+    parts = [low] if "·" not in low else [part.strip() for part in low.split("·")]
+    for fits in (
+        [n for n, name in enumerate(names) if name.casefold() == low],
+        [n for n, name in enumerate(names) if low in [part.strip() for part in name.casefold().split("·")]],
+        [n for n, name in enumerate(names) if all(part in name.casefold() for part in parts)],
+    ):
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            several = ", ".join(names[n] for n in fits[:5])
+            raise ConfigError(f"Several configurations are called {wanted!r}: {several}. Write more of the name.")
+    hint = did_you_mean(str(wanted), names, otherwise=f"There are: {', '.join(names[:10])}.")
+    raise ConfigError(f"There is no configuration {wanted!r}. {hint}")
+
+
+def _noise(values: dict[str, NDArray[np.float64]], laid: subjects.Laid) -> dict[str, estimates.Noise]:
+    """The noise floor of each score for which repeats tell one."""
+    import numpy as np
+
+    found: dict[str, estimates.Noise] = {}
+    if not has_statistics():
+        return found
+    for name, each in values.items():
+        there = ~np.isnan(each)
+        told = estimates.noise_floor(each[there], laid.input[there], laid.configuration[there])
+        if told is not None:
+            found[name] = told
+    return found
+
+
+def _noise_of(runs: Any, score: Any, expected: Any, names: Sequence[str], choice: Choice) -> dict[str, estimates.Noise]:
+    """The noise floors of other runs, scored alike."""
+    given, _, _ = scored(subjects.subject_of(runs), score, expected)
+    ended, _ = subjects.ended(given)
+    failed = subjects.has_failed(ended.frame)
+    known = [name for name in names if name == SUCCESS or f"{subjects.SCORE}{name}" in ended.frame.columns]
+    found = _noise({name: values_of(ended.frame, name, failed, choice) for name in known}, subjects.laid(ended))
+    if not found:
+        raise ConfigError(
+            "noise: these runs tell no noise floor. It takes one setup, each input at least twice (-n 2)."
+        )
+    return found

@@ -1,0 +1,314 @@
+"""Statistics of scores: means, paired differences, corrections for several comparisons, and the noise floor.
+
+Arrays go in and named tuples come out; nothing here knows of runs or frames. ``values`` are float64, a score each;
+``inputs`` are whole numbers of the same length that say which input a score is of. Repeats of an input share its
+number. The input is what is sampled: its scores are averaged first, and then each input counts once. So an interval
+tells what other inputs of the same kind would give, and repeats don't pose as inputs.
+
+Intervals and p-values are from scipy and statsmodels (``pip install 'xpander-magics[stats]'``). Without them
+``mean_interval`` still gives means and counts, with NaN for the interval; the other functions raise ``ConfigError``.
+
+How often the intervals hold is measured by ``tests/benchmarks/bench_coverage.py``, which says for which shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpander_magics.analysis.intervals import (
+    NOWHERE,
+    ROUNDING,
+    Kind,
+    difference_ends,
+    mean_ends,
+    normal_quantile,
+    t_quantile,
+)
+from xpander_magics.errors import ConfigError
+from xpander_magics.standing import has_statistics
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+POWER = 0.8
+NO_STATISTICS = "Intervals and p-values need scipy and statsmodels: pip install 'xpander-magics[stats]'"
+_ENUMERATED, _SAMPLED, _FLIPS, _SEED = 15, 32, 9_999, 20_130_601
+
+
+class Estimate(NamedTuple):
+    """The mean of the inputs' mean scores, with its interval; NaN where it can't be estimated."""
+
+    mean: float
+    low: float
+    high: float
+    inputs: int
+    runs: int
+    method: str
+
+
+class PairedDifference(NamedTuple):
+    """How much higher one side scores than the other on the inputs that both have."""
+
+    difference: float
+    low: float
+    high: float
+    effect_size: float
+    p_value: float
+    wins: int
+    ties: int
+    losses: int
+    inputs: int
+    more_inputs: float | None
+    method: str
+
+
+class Noise(NamedTuple):
+    """The noise floor, in the score's unit; ``pairs`` is how many repeats beyond an input's first it rests on."""
+
+    floor: float
+    pairs: int
+    method: str
+
+
+def mean_interval(values: Any, inputs: Any, level: float = LEVEL) -> Estimate:
+    """The mean score with its confidence interval; each input counts once.
+
+    Scores of 0 and 1: Wilson's interval (1927) with an effective number of inputs, ``p (1 - p) / v``, where ``v`` is
+    the variance of the mean as the inputs' means vary (Korn and Graubard 1998, with their adjustment by Student's t;
+    Dean and Pagano 2015 and Franco, Little, Louis and Slud 2019 compare it with others). It is at least the number of
+    inputs, as if repeats told nothing, and at most what it would be if repeats were as good as inputs. Without
+    repeats that is Wilson's interval itself.
+
+    Other scores from 0 to 1: the same without an upper bound; and where the scores are skewed, as far as the interval
+    of Willink (2005) reaches, which moves Student's by the third moment, but no further than Wilson's for as many
+    scores of 0 and 1, which vary as much as scores from 0 to 1 can.
+
+    Any other scores: Student's t over the inputs' means, and as far as Willink's interval reaches.
+
+    Limits: an interval at 95% holds in 93–97% of samples of 20–2,000 inputs with 1–5 repeats when averaged over a
+    range of rates; at a single rate no interval for few scores of 0 and 1 can. It holds less often where the mean
+    rests on rare high scores that a sample easily misses: continuous scores with a mean below 0.05 or above 0.95 and
+    fewer than 200 inputs, or a log-normal tail with a sigma of 1 and fewer than 50.
+
+    Args:
+        values: the scores, float64; NaN is an error.
+        inputs: which input each is of.
+        level: the interval's confidence.
+
+    Returns:
+        The mean, the interval, the numbers of inputs and of runs, and the method in words. The interval is NaN
+        without scipy and statsmodels, without runs, and for scores beyond 0 to 1 that don't vary or are of one input.
+
+    Raises:
+        ConfigError: a score is missing.
+    """
+    import numpy as np
+
+    scores, codes = _checked(values, inputs)
+    _, means, repeats = _by_input(scores, codes)
+    count = len(means)
+    mean = float(np.mean(means)) if count else math.nan
+    if not has_statistics():
+        return Estimate(mean, *NOWHERE, count, len(scores), "no interval: scipy or statsmodels is missing")
+    kind = Kind.of(scores)
+    return Estimate(mean, *mean_ends(means, repeats, kind, level), count, len(scores), kind.method)
+
+
+def paired_difference(
+    values: Any, inputs: Any, base_values: Any, base_inputs: Any, level: float = LEVEL
+) -> PairedDifference:
+    """The mean difference between two sides over the inputs that both have, with interval, test and effect size.
+
+    Of each input the means of both sides' repeats are compared; ``wins`` counts inputs where the first is higher.
+
+    The interval: where all scores of both sides are from 0 to 1, Wilson's on the differences, whose range is -1 to 1,
+    with an effective number of inputs as in ``mean_interval``; else Student's t. Tied inputs show no difference, but
+    not that there is none. So, after Bonett and Price (2012), two inputs more are taken in, one won and one lost by
+    as much as differing inputs differ, each weighted by the share of ties. Scores other than 0 and 1 are also given
+    what Willink's interval (2005) adds for skewness.
+
+    The test: how often the sum of the differences would be as far from 0 if each input's difference had either sign
+    with equal chance (Fisher's permutation test of paired data, 1935). Exact where at most 15 inputs differ, and
+    where all differ by the same, which for scores of 0 and 1 without repeats is McNemar's exact test; else of 9,999
+    random draws with a fixed seed, so that p isn't below 0.0001; and by its normal approximation where there are
+    more than 32 differences of distinct size. Where no input differs, p is 1.
+
+    The effect size is Cohen's d_z (Lakens 2013): the mean of the differences in units of their standard deviation.
+
+    ``more_inputs`` is how many more inputs would tell (p at most ``1 - level``) with a power of 80%, if the difference
+    is as large as seen: Connor's formula (1987) for McNemar's test, with the mean square of the differences in place
+    of the share of discordant pairs. A difference as seen in few inputs is itself uncertain, and so is this.
+
+    Limits: where fewer than about five inputs differ the interval holds more often than it says, since a sample
+    without differences must not rule them out. The test asks whether differences are symmetric around 0; skewed ones
+    of the same mean can be told from 0 a little more often than they should with 20 inputs.
+
+    Args:
+        values, base_values: the scores of either side, float64; NaN is an error.
+        inputs, base_inputs: which input each is of, numbered alike on both sides.
+        level: the interval's confidence.
+
+    Returns:
+        ``difference`` in the score's unit, positive where the first side is higher; ``low`` and ``high`` NaN where
+        they can't be estimated; ``effect_size`` NaN where the differences don't vary; ``more_inputs`` None where the
+        test already tells, or there is no difference.
+
+    Raises:
+        ConfigError: a score is missing, or scipy or statsmodels is.
+    """
+    import numpy as np
+
+    if not has_statistics():
+        raise ConfigError(NO_STATISTICS)
+    ours, base = _checked(values, inputs), _checked(base_values, base_inputs)
+    names, means, _ = _by_input(*ours)
+    base_names, base_means, _ = _by_input(*base)
+    _, here, there = np.intersect1d(names, base_names, assume_unique=True, return_indices=True)
+    scores = np.concatenate([ours[0][np.isin(ours[1], base_names)], base[0][np.isin(base[1], names)]])
+    differences = means[here] - base_means[there]
+    # The same repeats in another order may differ in the last bit.
+    differences[np.abs(differences) <= ROUNDING * np.max(np.abs(scores), initial=0)] = 0
+    count = len(differences)
+    if not count:
+        return PairedDifference(math.nan, *NOWHERE, math.nan, math.nan, 0, 0, 0, 0, None, "no input in common")
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1)) if count > 1 else 0.0
+    kind = Kind.of(scores)
+    p_value, test = _sign_flips(differences)
+    wins, losses = int(np.sum(differences > 0)), int(np.sum(differences < 0))
+    return PairedDifference(
+        mean,
+        *difference_ends(differences, kind, level),
+        mean / spread if spread > ROUNDING * abs(mean) else math.nan,
+        p_value,
+        wins,
+        count - wins - losses,
+        losses,
+        count,
+        None if p_value <= 1 - level or mean == 0 else _more_inputs(differences, level),
+        f"{kind.method} with ties after Bonett and Price (2012); {test}",
+    )
+
+
+def adjusted(p_values: Any, method: str = "holm") -> Floats:
+    """The p-values, adjusted for being several, by ``statsmodels.stats.multitest.multipletests``.
+
+    Args:
+        p_values: float64; NaN stays NaN and isn't counted as a comparison.
+        method: holm (1979), bonferroni, fdr_bh (Benjamini and Hochberg 1995), or another that statsmodels knows.
+
+    Raises:
+        ConfigError: the method isn't known, or statsmodels is missing.
+    """
+    import numpy as np
+
+    if not has_statistics():
+        raise ConfigError(NO_STATISTICS)
+    from statsmodels.stats.multitest import multipletests, multitest_methods_names
+
+    known = sorted(multitest_methods_names)
+    if method not in known:
+        raise ConfigError(f"There is no correction {method!r}. There are: {', '.join(known)}.")
+    found = np.array(p_values, dtype=float)
+    told = ~np.isnan(found)
+    if told.any():
+        found[told] = multipletests(found[told], method=method)[1]
+    return found
+
+
+def noise_floor(values: Any, inputs: Any, configurations: Any, level: float = LEVEL) -> Noise | None:
+    """How far apart two mean scores of one setup lie, run twice on the same inputs, 95% of the time.
+
+    The repeatability limit of ISO 5725-6, which is Bland and Altman's repeatability coefficient (1999), for a mean
+    over inputs instead of a single measurement: ``t * sqrt(2 v)``. ``v`` is the variance of a mean score when the
+    inputs stay and only the repeats change: the variance within an input and configuration, pooled over all, over
+    the number of runs as each configuration has them, averaged over configurations. ``t`` is Student's quantile
+    for as many degrees of freedom as the pooled variance has.
+
+    Args:
+        values: the scores, float64; NaN is an error.
+        inputs, configurations: which input and which configuration each is of.
+        level: how much of the time.
+
+    Returns:
+        The floor, which is 0 where repeats never differed; None where nothing was repeated.
+
+    Raises:
+        ConfigError: a score is missing, or scipy or statsmodels is.
+    """
+    import numpy as np
+
+    scores, codes = _checked(values, inputs)
+    _, asked = np.unique(codes, return_inverse=True)
+    _, setups = np.unique(configurations, return_inverse=True)
+    width = int(np.max(asked, initial=0)) + 1
+    names, means, repeats = _by_input(scores, setups * width + asked)
+    freedom = len(scores) - len(means)
+    if not freedom:
+        return None
+    if not has_statistics():
+        raise ConfigError(NO_STATISTICS)
+    places = np.searchsorted(names, setups * width + asked)
+    within = float(np.sum((scores - means[places]) ** 2)) / freedom
+    owner = names // width
+    shares = np.bincount(owner, weights=1 / repeats) / np.bincount(owner) ** 2
+    floor = t_quantile(level, freedom) * math.sqrt(2 * within * float(np.mean(shares)))
+    return Noise(floor, freedom, "repeatability limit (ISO 5725-6) of a mean, from the variance within inputs")
+
+
+def _checked(values: Any, inputs: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
+    import numpy as np
+
+    scores, codes = np.asarray(values, dtype=float), np.asarray(inputs, dtype=np.int64)
+    if missing := int(np.sum(~np.isfinite(scores))):
+        raise ConfigError(f"{missing} of {len(scores)} scores are missing or infinite: leave those runs out first.")
+    return scores, codes
+
+
+def _by_input(scores: Floats, codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """The inputs' numbers, the mean score of each, and how many scores that is of."""
+    import numpy as np
+
+    names, places, repeats = np.unique(codes, return_inverse=True, return_counts=True)
+    return names, np.bincount(places, weights=scores, minlength=len(names)) / repeats, repeats.astype(float)
+
+
+def _sign_flips(differences: Floats) -> tuple[float, str]:
+    """The two-sided p-value of the sign-flip test, and what it is called."""
+    import numpy as np
+    from scipy.stats import binomtest
+
+    differing = differences[differences != 0]
+    if not len(differing):
+        return 1.0, "no input differs"
+    scale = np.max(np.abs(differing))
+    sizes, counts = np.unique(np.round(np.abs(differing) / scale, 12), return_counts=True)
+    if len(sizes) == 1:
+        wins = int(np.sum(differing > 0))
+        return float(binomtest(wins, len(differing)).pvalue), "exact sign-flip test (McNemar's for 0/1 scores)"
+    seen = abs(float(np.sum(differing))) / scale
+    if exact := len(differing) <= _ENUMERATED:
+        sizes, counts = np.repeat(sizes, counts), np.ones(len(differing), dtype=int)
+        plus = np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1
+    elif len(sizes) <= _SAMPLED:
+        plus = np.random.default_rng(_SEED).binomial(counts, 0.5, (_FLIPS, len(sizes)))
+    else:
+        z = seen / math.sqrt(float(np.sum(counts * sizes**2)))
+        return math.erfc(z / math.sqrt(2)), "sign-flip test by its normal approximation"
+    extreme = int(np.sum(np.abs((2 * plus - counts) @ sizes) >= seen * (1 - 1e-9)))
+    if exact:
+        return extreme / len(plus), "exact sign-flip test"
+    return (extreme + 1) / (_FLIPS + 1), f"sign-flip test of {_FLIPS:,} draws"
+
+
+def _more_inputs(differences: Floats, level: float) -> float:
+    import numpy as np
+
+    mean, square = float(np.mean(differences)), float(np.mean(differences**2))
+    spread = math.sqrt(max(square - mean**2, 0))
+    reach = normal_quantile((1 + level) / 2) * math.sqrt(square) + normal_quantile(POWER) * spread
+    return float(max(math.ceil((reach / mean) ** 2) - len(differences), 1))

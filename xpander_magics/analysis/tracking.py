@@ -1,0 +1,90 @@
+"""A comparison in MLflow: a run a configuration, with its settings as parameters, its table's figures as metrics, and
+its own runs as a table. Nothing of the process's own MLflow settings is changed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from typing import TYPE_CHECKING, Any
+
+from xpander_magics.analysis.formats import plain_columns
+from xpander_magics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xpander_magics.analysis.comparison import Comparison
+
+RUNS = "runs.json"
+"""The table of a configuration's runs, among its artifacts: ``mlflow.load_table`` reads them all."""
+
+_LONGEST_PARAMETER = 6_000
+_UNFIT = re.compile(r"[^\w\-. /]")
+
+
+def to_mlflow(comparison: Comparison, experiment: str) -> int:
+    """Adds an MLflow run for each configuration to an experiment, which is made where there is none of that name.
+
+    Args:
+        experiment: its name. The tracking server is MLflow's own choice: ``MLFLOW_TRACKING_URI``, or what
+            ``mlflow.set_tracking_uri`` was told.
+
+    Returns:
+        How many were added.
+
+    Raises:
+        ConfigError: mlflow is missing, the experiment has no name, or the tracking server can't be used.
+    """
+    if not experiment.strip():
+        raise ConfigError("Name the MLflow experiment: mlflow:EXPERIMENT.")
+    try:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+    except ImportError:
+        raise ConfigError("MLflow is missing: pip install 'xpander-magics[mlflow]'") from None
+    try:
+        return _add(MlflowClient(), comparison, experiment.strip())
+    except ImportError as error:  # what mlflow-skinny leaves out
+        raise ConfigError(f"This tracking store needs all of MLflow ({error}): pip install mlflow") from error
+    except (MlflowException, OSError) as error:
+        first = str(error).strip().partition("\n")[0][:300]
+        raise ConfigError(f"MLflow can't be written to: {first}\nIs MLFLOW_TRACKING_URI what it should be?") from error
+
+
+def _add(client: Any, comparison: Comparison, experiment: str) -> int:
+    from mlflow.entities import Metric, Param
+    from mlflow.utils.time import get_current_time_millis
+
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
+    configurations, _ = comparison.codes()
+    rows = comparison.table.to_dict("records")
+    for place, row in enumerate(rows):
+        frame = comparison.frame[configurations == comparison.names.index(row["configuration"])]
+        run = client.create_run(experiment_id, run_name=row["configuration"])
+        run_id, now = run.info.run_id, get_current_time_millis()
+        status = "FAILED"  # unless all of it is there
+        try:
+            settings = {name: row[name] for name in comparison.by if isinstance(row[name], str)}
+            params = [Param(_named(name), value[:_LONGEST_PARAMETER]) for name, value in settings.items()]
+            figures = {name: value for name, value in row.items() if name not in settings and _is_figure(value)}
+            metrics = [Metric(_named(str(name)), float(value), now, 0) for name, value in figures.items()]
+            client.log_batch(run_id, metrics=metrics, params=params)
+            for name in ("experiment", "target"):
+                told = [str(value) for value in frame[name].dropna().unique()]
+                if told:
+                    client.set_tag(run_id, f"xpander.{name}", ", ".join(told)[:_LONGEST_PARAMETER])
+            client.set_tag(run_id, "xpander.failures", comparison.failures)
+            client.log_table(run_id, plain_columns(frame), RUNS)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+    return len(rows)
+
+
+def _named(name: str) -> str:
+    """A name as MLflow takes it."""
+    return _UNFIT.sub("_", name)[:250]
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

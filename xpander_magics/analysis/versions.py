@@ -1,0 +1,68 @@
+"""Prompt versions: the templates that were compared, what each scored, and what changed from one to the next."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpander_magics.analysis.estimates import Estimate, PairedDifference, mean_interval, paired_difference
+from xpander_magics.standing import has_statistics
+
+if TYPE_CHECKING:
+    from xpander_magics.analysis.comparison import Comparison
+
+
+class Version(NamedTuple):
+    """A prompt template, and what it came to.
+
+    Attributes:
+        number: counted from 1, in the order in which the templates were first used.
+        estimate: its mean score.
+        change: the paired difference from the version before; None for the first, and without statistics.
+        changed: the lines that differ from the version before, each after ``-`` or ``+``.
+        settings: over how many combinations of the other settings: those that all versions ran with.
+    """
+
+    number: int
+    template: str
+    estimate: Estimate
+    change: PairedDifference | None
+    changed: list[str]
+    settings: int
+
+
+def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
+    """The prompt versions of a comparison, the first used first.
+
+    Versions are compared over the settings that all of them ran with; where there are none, over all runs.
+    """
+    import numpy as np
+    import pandas as pd
+
+    frame, values = comparison.frame, comparison.values(score)
+    codes, templates = pd.factorize(frame["template"], use_na_sentinel=True)
+    of_each, inputs = comparison.codes()
+    others = [name for name in comparison.by if name != "prompt"]
+    settings = comparison.table.groupby(others, dropna=False, observed=True, sort=False).ngroup() if others else None
+    setting = codes * 0 if settings is None else settings.to_numpy()[of_each]
+    met = pd.crosstab(setting[codes >= 0], codes[codes >= 0])
+    shared = met.index[(met > 0).all(axis=1)].to_numpy()
+    chosen = np.isin(setting, shared) if shared.size else np.ones(len(codes), dtype=bool)
+    found: list[Version] = []
+    for number, template in enumerate(templates):
+        mine = chosen & (codes == number) & ~np.isnan(values)
+        change, changed = None, []
+        if number:
+            before = chosen & (codes == number - 1) & ~np.isnan(values)
+            if has_statistics():
+                change = paired_difference(values[mine], inputs[mine], values[before], inputs[before])
+            changed = changed_lines(str(templates[number - 1]), str(template))
+        estimate = mean_interval(values[mine], inputs[mine])
+        found.append(Version(number + 1, str(template), estimate, change, changed, len(shared)))
+    return found
+
+
+def changed_lines(old: str, new: str) -> list[str]:
+    """The lines that differ, each after ``-`` or ``+``, in their order."""
+    lines = difflib.ndiff(old.splitlines(), new.splitlines(), charjunk=None)
+    return [line for line in lines if line[:2] in ("- ", "+ ")]

@@ -1,0 +1,166 @@
+"""What people and judges say of runs: votes, what they come to, and how far judges agree with people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xpander_magics.results import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xpander_magics.cell import Options
+    from xpander_magics.grid import Grid
+    from xpander_magics.outcomes import Runs
+    from xpander_magics.pairs import Contest
+    from xpander_magics.scoring.judge import Judge
+    from xpander_magics.scoring.verdicts import Verdicts
+    from xpander_magics.store import Store
+    from xpander_magics.store.votes import Vote
+    from xpander_magics.tally import Tally
+
+
+class Sending(Protocol):
+    """What a judge asks of the session that its own runs are sent by."""
+
+    defaults: Options
+
+    @property
+    def store(self) -> Store: ...
+    def grid(self, options: Options, template: str, variables: Mapping[str, Any]) -> Grid: ...
+    def sweep(self, grid: Grid, watch: Callable[[Tally], object] | None = None) -> Runs: ...
+    def dry_run(self, planned: Grid, options: Options) -> str: ...
+
+
+class Opinions(Sequence[Run]):
+    """Runs that can be judged.
+
+    Attributes:
+        session: where their votes are kept, and judges are asked.
+        sweep_id: of the sweep that they are of.
+    """
+
+    session: Sending
+    sweep_id: str
+
+    @property
+    def votes(self) -> pd.DataFrame:
+        """People's votes on these runs, oldest first, one a row; without those that were taken back.
+
+        The columns are those of ``standing.votes_frame``. ``votes_by`` has the judges'.
+        """
+        return self.votes_by(None)
+
+    def votes_by(self, voter: str | Iterable[str] | None) -> pd.DataFrame:
+        """The votes of a person, a judge, or several of them, as ``votes`` has those of all people.
+
+        Raises:
+            ConfigError: one of them has none on these runs.
+        """
+        from xpander_magics.standing import votes_frame
+
+        return votes_frame(*self._voted(voter))
+
+    def win_rates(self, voter: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """How often each configuration won against each other one, by the votes; see ``standing.win_rates_frame``.
+
+        Args:
+            voter: whose votes count: a person's or a judge's name, or several; all people's when omitted.
+
+        Raises:
+            ConfigError: one of them has none on these runs.
+        """
+        from xpander_magics.standing import win_rates_frame
+
+        return win_rates_frame(*self._voted(voter))
+
+    def strengths(self, voter: str | Iterable[str] | None = None) -> pd.DataFrame:
+        """Each configuration's Bradley–Terry strength, by the votes; see ``standing.strengths_frame``.
+
+        Takes its argument and raises as ``win_rates``; ConfigError, too, where statsmodels is missing.
+        """
+        from xpander_magics.standing import strengths_frame
+
+        return strengths_frame(*self._voted(voter))
+
+    def judge(
+        self,
+        judge: Judge | str,
+        *,
+        expected: Sequence[Any] | None = None,
+        pairs: int | None = None,
+        seed: int = 0,
+    ) -> Verdicts:
+        """Lets a judge say which of two answers to the same input is better, each pair in both orders.
+
+        Its votes are kept under its own name: ``win_rates(voter)``, ``strengths(voter)``. A score for each answer by
+        itself is ``score(judge)``.
+
+        Args:
+            judge: or the name of its target.
+            expected: what each run should have answered.
+            pairs: no more than so many; all when omitted. Those that people have voted on come first.
+            seed: what repeats and inputs are drawn with.
+
+        Returns:
+            The verdicts: wins, ties, how much the sides decided, what is missing.
+
+        Raises:
+            ConfigError: no two of these runs can be compared.
+            XpanderError: what stops all of it.
+        """
+        from xpander_magics.scoring.judge import judge_of
+        from xpander_magics.scoring.verdicts import judge_pairs
+
+        return judge_pairs(
+            judge_of(judge),
+            self,
+            self.session,
+            expected=expected,
+            pairs=pairs,
+            seed=seed,
+            sweep_id=self.sweep_id,
+            tell=_said,
+        )
+
+    def quote_judge(
+        self,
+        judge: Judge | str,
+        *,
+        expected: Sequence[Any] | None = None,
+        pairs: int | None = None,
+        seed: int = 0,
+    ) -> str:
+        """What ``judge`` would send, and its quote; nothing is sent. Takes its arguments and raises as it does."""
+        from xpander_magics.scoring.judge import judge_of
+        from xpander_magics.scoring.verdicts import quote_pairs
+
+        return quote_pairs(judge_of(judge), self, self.session, expected=expected, pairs=pairs, seed=seed)
+
+    def agreement(self) -> pd.DataFrame:
+        """How far judges agree with people on these runs: a row for each judge that both have judged a pair of.
+
+        A judge of pairs is compared by its votes, one of single answers by which of two scored higher. The columns are
+        those of ``agreement.agreement_frame``: counts, raw agreement and Cohen's kappa with intervals, and words.
+        """
+        from xpander_magics.agreement import agreement_frame
+
+        contest, store = self._contest(), self.session.store
+        scores = store.scores.select(contest.answers)
+        return agreement_frame(contest, store.votes.select(contest.answers), scores)
+
+    def _voted(self, voter: str | Iterable[str] | None) -> tuple[Contest, list[Vote]]:
+        from xpander_magics.votes import votes_by
+
+        contest = self._contest()
+        return contest, votes_by(self.session.store.votes.select(contest.answers), voter)
+
+    def _contest(self) -> Contest:
+        from xpander_magics.pairs import Contest
+
+        return Contest(self)
+
+
+def _said(text: str) -> None:
+    print(text, end="", flush=True)
