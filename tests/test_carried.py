@@ -18,12 +18,15 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from fault_server import reply
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter, MarkdownExporter
 from notebook_shell import Notebook
 from pandas.testing import assert_frame_equal
 from test_frames import DTYPES, full_run
-from test_kernel import Kernel, executed, kernel, live_text, running_kernel, until  # noqa: F401
+from test_kernel import Kernel, executed, kernel, live_text, running_kernel, store, until  # noqa: F401
+from test_sweep import INVOKE, Watched
+from test_sweep_kernel import watched  # noqa: F401
 
 import xpander_magics as xp
 from xpander_magics import carried
@@ -94,14 +97,16 @@ CELLS = (
 
 @pytest.mark.parametrize("widgets", [True, False])
 def test_a_notebook_alone_gives_the_frame(
-    connected: LocalServer, tmp_path: Path, environment: pytest.MonkeyPatch, widgets: bool
+    connected: LocalServer,
+    store: Store,  # noqa: F811
+    tmp_path: Path,
+    environment: pytest.MonkeyPatch,
+    widgets: bool,
 ) -> None:
     notebook = executed(f"%config XpanderMagics.widgets = {widgets}", *CELLS)
     path = tmp_path / "study.ipynb"
     nbformat.write(notebook, path)
-    store = Store(f"sqlite:///{tmp_path / 'runs.db'}")
     expected = store.frame()
-    store.close()
     nowhere = tmp_path / "elsewhere.db"
     environment.setenv("XPANDER_STORE", f"sqlite:///{nowhere}")
 
@@ -170,13 +175,27 @@ def test_an_interrupted_and_a_failed_run_are_carried(
     assert unpacked(carries)["rows"][0][table["columns"].index("error_type")] == "TaskFailed"
 
 
-def test_an_interrupted_sweep_is_carried_without_being_shown(connected: LocalServer, kernel: Kernel) -> None:  # noqa: F811
+def test_an_interrupted_sweep_is_carried(
+    connected: LocalServer,
+    kernel: Kernel,  # noqa: F811
+    store: Store,  # noqa: F811
+) -> None:
     kernel.text("s = {'script': {'chunks': ['x'] * 1000, 'rate': 2}}")
     kernel.client.execute("%%xpander echo --payload s -n 3 -j 1\nhello")
-    until(lambda: "under way" in str(kernel.client.get_iopub_msg(timeout=20)["content"]))
+    until(lambda: [run for run in store.select() if run.status == "executing"])
     kernel.manager.interrupt_kernel()
-    found = until(lambda: _with(MIME, kernel.client.get_iopub_msg(timeout=30)))
-    assert len(found["run_ids"]) == 3
+    carries = until(lambda: _with(MIME, kernel.client.get_iopub_msg(timeout=30)))
+    assert len(carries["run_ids"]) == len(unpacked(carries)["rows"]) == 3
+    until(lambda: kernel.client.get_shell_msg(timeout=20))
+
+
+def test_a_sweep_that_an_error_stops_is_carried_without_being_shown(watched: Watched) -> None:  # noqa: F811
+    watched.on(INVOKE, reply(), reply(401, {"detail": "Invalid API key"}))
+    with running_kernel() as running:
+        answer, outputs = running.run("%%xpander writer -n 3 -j 1\nhello")
+    assert answer["ename"] == "AuthError"
+    carries = [found for out in outputs if (found := _with(MIME, out))]
+    assert [len(found["run_ids"]) for found in carries] == [3]
 
 
 def _with(mime: str, message: Any) -> Any:
@@ -330,7 +349,7 @@ def test_only_as_much_as_fits_is_carried(tmp_path: Path) -> None:
     carries = packed(runs)
     assert len(carries["run_ids"]) == carries["runs"] == MOST_RUNS + 5
     assert len(unpacked(carries)["rows"]) == MOST_RUNS
-    with pytest.warns(NotebookWarning, match="5 runs of cell 2 are named only, and the run store lacks them"):
+    with pytest.warns(NotebookWarning, match="5 runs of cell 2 didn't fit into it, and the run store here"):
         frame = read_notebook(saved(tmp_path / "study.ipynb", code("x", carries)))
     assert frame["run_id"].tolist() == [run.run_id for run in runs[:MOST_RUNS]]
     assert frame.attrs["cells"][0]["missing"] == 5

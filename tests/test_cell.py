@@ -53,6 +53,10 @@ EACH_OPTION = [
     ("--experiment tickets", {"experiment": "tickets"}),
     ("--tag a --tag b", {"tags": ("a", "b")}),
     ("--note 'a note'", {"note": "a note"}),
+    (
+        "--score exact --score 'near=numeric:5%' --score 'regex:a, b' --expected label",
+        {"scores": ("exact", "near=numeric:5%", "regex:a, b"), "expected": "label"},
+    ),
     ("--view table", {"view": "table"}),
     ("-q", {"quiet": True}),
     ("--raw", {"raw": True}),

@@ -158,6 +158,11 @@ def test_what_was_asked_and_what_came_of_it(notebook: Notebook) -> None:
         again = diff(first, b)
         assert (again.a.run_id, again.answer, again.variables) == (a.run_id, found.answer, found.variables)
         assert [fact[1:3] for fact in again.outcome] == [fact[1:3] for fact in found.outcome]
+    # What a row can't know is no difference.
+    row = diff(frame_of([a]).iloc[0], b)
+    assert "instructions_override" not in {change.name for change in row.settings}
+    assert ("effort asked for", "low", "high") in row.settings
+    assert any("DataFrame's row" in note for note in row.notes)
 
 
 def test_the_steps_of_both_side_by_side(notebook: Notebook) -> None:
@@ -192,16 +197,19 @@ def test_the_sub_agents_of_both(notebook: Notebook) -> None:
 def test_what_has_no_events_is_compared_by_the_tools_that_the_service_names(notebook: Notebook) -> None:
     notebook.ns["p"] = {"script": {"tools": True, "think": ["Hm."]}}
     a = notebook.ask("echo -m scripted/echo --payload p")
-    b = notebook.ask("echo -m scripted/echo --payload p --mode sync")
-    plain = notebook.ask("echo -m scripted/echo --mode sync")
+    sync = notebook.ask("echo -m scripted/echo --payload p --mode sync")
+    without = notebook.ask("echo -m scripted/echo")
+    found = diff(a, sync)
+    assert [(step.mark, step.lane, step.name) for step in found.steps] == [("=", "tool", "lookup")]
+    (note,) = found.notes
+    assert "not of the second run" in note
+    assert note in repr(found)
     kept = frame_of([a]).iloc[0]
-    found = diff(kept, plain)
-    assert [(step.mark, step.lane, step.name) for step in found.steps] == [("-", "tool", "lookup")]
-    assert "not of the first run" in found.notes[0] or "not of both runs" in found.notes[0]
-    assert found.notes[0] in repr(found)
-    assert [step.mark for step in diff(kept, b).steps] == ["="]
+    assert [(step.mark, step.name) for step in diff(kept, without).steps] == [("-", "lookup")]
+    assert any("not of the first run" in note for note in diff(kept, without).notes)
+    assert any("not of both runs" in note for note in diff(kept, kept).notes)
     workflow = frame_of([notebook.ask("workflow:echo-twice", "hello")]).iloc[0]
-    assert "The first run handed work to 2 sub-agents." in diff(workflow, plain).notes
+    assert "The first run handed work to 2 sub-agents." in diff(workflow, without).notes
 
 
 def test_a_run_of_a_sweep_is_found_with_its_events(notebook: Notebook) -> None:
@@ -224,6 +232,9 @@ def test_the_first_mistakes(notebook: Notebook) -> None:
 
 
 # ---- as it is shown
+
+
+SAFE = {"div", "strong", "section", "table", "thead", "tbody", "tr", "th", "td", "del", "ins", "span"}
 
 
 class Elements(HTMLParser):
@@ -260,6 +271,7 @@ def hostile(text: str) -> Run:
         variables={text: text},
         scores={text: 1.0},
         request={text: text, "input": {"user": {text: text}}},
+        error=text,
         events=[Event(kind, None, None, data, {}) for kind, data in kinds.items()],
     )
 
@@ -270,7 +282,7 @@ def test_nothing_that_was_written_breaks_out() -> None:
             bundle = diff(*pair)._repr_mimebundle_()
             assert set(bundle) == {"text/plain", "text/html"}
             page = Elements(bundle["text/html"])
-            assert set(page.tags) <= set("div strong section table thead tbody tr th td del ins span".split())
+            assert set(page.tags) <= SAFE
             assert page.attributes <= {"class", "style", "scope", "role", "aria-label"}
             for text in bundle.values():
                 assert "\x1b" not in text

@@ -601,10 +601,14 @@ def test_too_many_runs_send_nothing(service: FaultServer, environment: pytest.Mo
 
 def test_a_grid_of_replies_renders_nothing(client: Client) -> None:
     writer = Options(target="writer")
-    asked = [grids.Asking("{{ a }}", writer), grids.Asking("b", writer), grids.Asking("c", Options(target="echo"))]
+    asked = [
+        grids.Asking("{{ a }}", writer),
+        grids.Asking("b", writer),
+        grids.Asking("c", Options(target="writer", title="T")),
+    ]
     made = grids.grid_of(asked, client, lambda r: None)
     assert prompts(made) == ["{{ a }}", "b", "c"]
-    assert [made.job(number).terms.target.name for number in range(3)] == ["writer", "writer", "echo"]
+    assert [made.job(number).terms.fields for number in range(3)] == [{}, {}, {"title": "T"}]
     assert len(made.terms) == 2  # a thousand alike are kept once
     with pytest.raises(ConfigError, match="is empty"):
         grids.grid_of([grids.Asking(" ", writer)], client, lambda ref: None)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fault_server import FaultServer, Request, Service, agent, reply
+from IPython.core.interactiveshell import InteractiveShell
 
 from xpander_magics.agreement import agreement, agreement_frame
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, SecretError
+from xpander_magics.local.launch import LocalServer
 from xpander_magics.outcomes import Entry, Runs
 from xpander_magics.pairs import Contest
 from xpander_magics.results import Run
 from xpander_magics.scoring.judge import LONGEST, Judge
+from xpander_magics.scoring.keeping import score as score_runs
 from xpander_magics.scoring.verdicts import drawn
-from xpander_magics.session import Session
+from xpander_magics.session import Session, default_session
 from xpander_magics.store.scores import Score
 from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.votes import Vote
@@ -246,6 +251,19 @@ def test_an_interrupt_leaves_scores_for_what_is_in(session: Session, bench: Judg
     assert len(bench.asked) < paid + 6
 
 
+def test_an_interrupt_takes_no_older_score_away(session: Session, bench: JudgingService) -> None:
+    runs = kept(session, *(answered(f"{n}?", "x") for n in range(4)))
+    score_runs(runs, Judge("judge"), session=session, watch=silent)
+
+    def interrupt(tally: Any) -> None:
+        raise KeyboardInterrupt
+
+    score_runs(runs, Judge("judge", rubric="Another.", name="judge", jobs=1), session=session, watch=interrupt)
+    assert len(bench.asked) < 8
+    assert [run.scores["judge"] for run in runs] == [0.5] * 4
+    assert [run.scores["judge"] for run in session.store.select(run_ids=[run.run_id for run in runs])] == [0.5] * 4
+
+
 def test_the_newest_sweep_is_never_a_judges(session: Session) -> None:
     rows = {"rows": [{"a": n} for n in range(2)]}
     sent = session.sweep(session.grid(parse_cell("writer --over rows"), "{{ a }}", rows), silent)
@@ -260,7 +278,8 @@ def test_the_quote_sends_nothing(session: Session, bench: JudgingService) -> Non
     runs = kept(session, answered("a?", "x"), answered("b?", "x"))
     quote = Judge("judge").quote(runs, None, session)
     assert "Nothing was sent. 2 runs, 2 requests, to judge." in quote
-    assert "Nothing was sent" in Judge("judge").quote([], None, session)
+    assert quote == Judge("judge").quote(runs)
+    assert "Nothing was sent" in Judge("judge").quote([])
     assert not bench.asked
 
 
@@ -339,6 +358,42 @@ def test_wrong_arguments_are_told(given: dict[str, Any], said: str) -> None:
         Judge(**{"target": "judge", **given})
 
 
+def test_the_command_scores_with_a_judge_and_compares_pairs(
+    shell: InteractiveShell, service: FaultServer, bench: JudgingService, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("XPANDER_API_KEY", service.key)
+    environment.setenv("XPANDER_BASE_URL", service.url)
+
+    def verdict(texts: Texts) -> dict[str, Any]:
+        pair = "LEFT ANSWER" in texts
+        return by_length(texts) if pair else {"reason": "Fair.", "score": len(texts["EXPECTED ANSWER"])}
+
+    bench.verdict = verdict
+    shell.user_ns["rows"] = [{"q": f"{n}?", "label": "x" * n} for n in (1, 5)]
+    shell.run_cell("%%xpander writer --over rows -e low,high -o answers -q\n{{ q }}").raise_error()
+    shell.run_cell("%xpander score answers --score judge:judge --expected label").raise_error()
+    answers = shell.user_ns["answers"]
+    assert [run.scores["judge"] for run in answers] == [0.0, 0.0, 1.0, 1.0]
+    history = default_session().store.scores.select([run.run_id for run in answers])
+    assert {score.scored_by for score in history} == {"judge judge"}
+    shell.user_ns["strict"] = Judge("judge", name="strict", rubric="Be strict.")
+    shell.run_cell("%xpander score answers --score strict --expected label").raise_error()
+    assert "score_strict" in answers.df
+    outcome = shell.run_cell("%xpander score answers --score strict --pairs --expected label")
+    with pytest.raises(ConfigError, match="nothing to judge"):  # both efforts answer the same
+        outcome.raise_error()
+
+
+@pytest.mark.model
+def test_a_real_model_keeps_to_the_form_of_a_verdict(connected: LocalServer, tmp_path: Path) -> None:
+    """Whether it judges well is another matter: so small a model doesn't."""
+    with closing(Session(Settings(base_url=connected.base_url, store=f"sqlite:///{tmp_path / 'runs.db'}"))) as session:
+        runs = kept(session, answered("Say hello {", "Hello }}"), answered("Say bye", "{{ bye }}"))
+        scores = Judge("judge").score_all(runs, ["Hello", None], session, watch=silent)
+    assert [score.detail["verdict"] in range(1, 6) for score in scores] == [True, True]
+    assert {score.scored_by for score in scores} == {"judge judge [local/smollm2-135m-instruct]"}
+
+
 # ---- two answers
 
 
@@ -381,7 +436,7 @@ def test_a_judge_that_goes_by_the_side_makes_ties_and_is_told_on(session: Sessio
     assert (position.flips, position.first_wins) == (1.0, 1.0)
     assert position.low is not None
     assert position.low > 0.5
-    assert "9 of 9 verdicts change with the order (100%): 9 name the left answer both times" in repr(verdicts)
+    assert "9 of 9 change with the order (100%): 9 name the left answer both times" in repr(verdicts)
     assert not verdicts.win_rates()["wins"].sum()
 
 
@@ -484,6 +539,20 @@ def test_competing_prompts_are_judged_by_their_variables(session: Session, bench
     other = answered("B the sea", "xy", **{**shared, "template": "B {{ q }}"})
     kept(session, one, other).judge("judge")
     assert {texts_in(prompt)["QUESTION"] for prompt in bench.asked} == {'{"q": "the sea"}'}
+
+
+def test_pairs_are_judged_beside_what_was_expected(session: Session, bench: JudgingService) -> None:
+    bench.verdict = by_length
+    runs = crossed(session, range(2), {"a": "a", "b": "bb"})
+    runs.judge("judge", expected="q")
+    assert {(t["QUESTION"], t["EXPECTED ANSWER"]) for t in map(texts_in, bench.asked)} == {("0?", "0?"), ("1?", "1?")}
+    runs.judge("judge", expected=pd.Series(["A", "A", None, None], index=[7, 8, 9, 6]))
+    assert [texts_in(prompt).get("EXPECTED ANSWER") for prompt in bench.asked[4:]].count("A") == 2
+    assert len(bench.asked) == 8
+    with pytest.raises(ConfigError, match="No run has a variable"):
+        runs.judge("judge", expected="label")
+    with pytest.raises(ConfigError, match="expected has 1 values"):
+        runs.judge("judge", expected=["A"])
 
 
 def test_what_verdicts_cost_is_known_where_usage_was_asked(session: Session, bench: JudgingService) -> None:

@@ -19,6 +19,7 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from xpander_magics.carried import MIME
 from xpander_magics.client import Client
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.results import Run
@@ -96,7 +97,7 @@ def test_a_stream_ends_as_one_clean_output(connected: LocalServer) -> None:
     notebook = executed(script, "%%xpander echo --payload s -o run\nhello", "run", "%%xpander echo --mode async\nhello")
     outputs = notebook.cells[2].outputs
     assert [out.output_type for out in outputs] == ["display_data"]
-    assert set(outputs[0].data) == {"text/plain", "text/html"}
+    assert set(outputs[0].data) == {"text/plain", "text/html", MIME}
     assert "<h1>Title</h1>" in outputs[0].data["text/html"]
     assert outputs[0].data["text/plain"].startswith("# Title\n\nsome *text*\ncompleted · scripted/echo · ")
     assert [out.output_type for out in notebook.cells[3].outputs] == ["execute_result"]
@@ -186,7 +187,7 @@ def test_a_machine_that_runs_a_notebook_keeps_little_of_its_live_views(connected
     cells = ["%%xpander echo --payload s\nhello"] * 3
     notebook = executed(script, *cells)
     for cell in notebook.cells[2:]:
-        assert [set(out.data) for out in cell.outputs] == [{"text/plain", "text/html"}]
+        assert [set(out.data) for out in cell.outputs] == [{"text/plain", "text/html", MIME}]
     # Of the last one its front end; of the others a stub; of none a text.
     assert len(str(notebook.metadata.get("widgets", ""))) < 20_000
     assert "word word" not in str(notebook.metadata)

@@ -18,6 +18,14 @@ from sqlalchemy import create_engine, inspect, make_url
 from test_frames import full_run
 
 # What holds for each store is checked here again, with this module's fixtures.
+from test_scoring import (  # noqa: F401
+    test_a_score_is_kept_with_who_and_when,
+    test_a_score_that_is_taken_away,
+    test_many_scores_at_once,
+    test_runs_that_arent_there_are_told,
+    test_scoring_again_keeps_the_old,
+    test_what_says_the_same_isnt_written_again,
+)
 from test_store import (  # noqa: F401
     broken,
     finish,
@@ -40,7 +48,7 @@ from test_store import (  # noqa: F401
     test_find_in_an_empty_store,
     test_huge_text,
     test_many_run_ids_come_in_the_stores_order,
-    test_notes_and_scores,
+    test_notes,
     test_round_trip,
     test_tags,
     test_tags_are_found_where_they_are_and_only_there,
@@ -55,6 +63,7 @@ from xpander_magics.results import Run, new_run_id
 from xpander_magics.store import Store
 from xpander_magics.store.columns import KEPT
 from xpander_magics.store.migrations import MIGRATIONS, migrate
+from xpander_magics.store.scores import Score
 
 pytestmark = pytest.mark.postgres
 
@@ -248,6 +257,7 @@ def test_the_tables_have_what_is_kept(store: Store, url: str) -> None:
             *("seq", "vote_id", "added_at", "undone_at", "seed", "sweep_id", "left_run", "right_run", "choice"),
             "voter",
         },
+        "scores": {"seq", "run_id", "added_at", "value", "name", "scorer", "scored_by", "detail"},
     }
 
 
@@ -288,7 +298,7 @@ def write_runs(url: str, name: str, count: int) -> None:
         run.status, run.result = "completed", "x" * 500
         store.update(run)
         if number % 20 == 0:
-            store.set_score("everyones", run.run_id, number)
+            store.scores.add([Score("everyones", run.run_id, number, "exact", "ada")])
     store.close()
 
 
@@ -303,6 +313,23 @@ def test_many_processes_lose_nothing(store: Store, url: str) -> None:
     }
     assert len(runs) == 8 * 200
     assert len(store.find("everyones").scores) == 8 * 10
+
+
+def score_runs(url: str, name: str, ids: list[str]) -> None:
+    store = Store(url)
+    for number in range(10):
+        store.scores.add(Score(run_id, name, number, "exact", "ada") for run_id in ids)
+    store.close()
+
+
+def test_processes_that_score_the_same_runs_wait_for_each_other(store: Store, url: str) -> None:
+    ids = [new_run_id() for _ in range(60)]
+    store.add(Run(run_id=run_id) for run_id in ids)
+    names = ["first", "second", "third"]
+    orders = [ids, ids[::-1], ids[30:] + ids[:30]]
+    finish([SPAWN.Process(target=score_runs, args=(url, *one)) for one in zip(names, orders, strict=True)])
+    assert all(run.scores == dict.fromkeys(names, 9.0) for run in store.select(run_ids=ids))
+    assert len(store.scores.select(ids)) == 60 * 3 * 10
 
 
 def test_hundreds_of_threads_share_a_few_connections(store: Store, postgres: PostgresServer, database: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import resource
@@ -29,6 +28,7 @@ from xpander_magics.results import Run, new_run_id, utc_now
 from xpander_magics.store import Store
 from xpander_magics.store.columns import COLUMNS, KEPT
 from xpander_magics.store.migrations import MIGRATIONS, migrate
+from xpander_magics.store.scores import Score
 from xpander_magics.store.votes import Vote
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -76,7 +76,7 @@ def test_update_leaves_tags_note_and_scores(store: Store) -> None:
     store.add([run])
     store.tag([run.run_id], ["seen"])
     store.set_note(run.run_id, "odd")
-    store.set_score(run.run_id, "exact", 1)
+    store.scores.add([Score(run.run_id, "exact", 1, "exact", "ada")])
     store.update(run)
     again = store.find(run.run_id)
     assert (again.tags, again.note, again.scores) == (["seen"], "odd", {"exact": 1.0})
@@ -216,21 +216,15 @@ def test_tags(store: Store) -> None:
     assert store.find(ids[0]).tags == ["b"]
 
 
-def test_notes_and_scores(store: Store) -> None:
+def test_notes(store: Store) -> None:
     run = Run()
     store.add([run])
     store.set_note(run.run_id, "odd\0")
-    store.set_score(run.run_id, "exact", 1)
-    store.set_score(run.run_id, "é", 0.5)
-    store.set_score(run.run_id, "exact", math.nan)
-    again = store.find(run.run_id)
-    assert (again.note, again.scores) == ("odd\0", {"é": 0.5})
+    assert store.find(run.run_id).note == "odd\0"
     store.set_note(run.run_id, None)
     assert store.find(run.run_id).note is None
     with pytest.raises(NotFoundError, match="'nobody'"):
         store.set_note("nobody", "x")
-    with pytest.raises(NotFoundError, match="'nobody'"):
-        store.set_score("nobody", "x", 1)
 
 
 # ---- whatever comes in comes out
@@ -385,7 +379,7 @@ def write_runs(url: str, name: str, count: int) -> None:
         run.status = "completed"
         store.update(run)
         store.tag([run.run_id], [name])
-        store.set_score("everyones", f"{name}-{number}", number)
+        store.scores.add([Score("everyones", f"{name}-{number}", number, "exact", "ada")])
 
 
 def test_many_threads(store: Store, tmp_path: Path) -> None:
@@ -632,6 +626,10 @@ def test_the_tables_have_what_is_kept(store: Store, tmp_path: Path) -> None:
     assert {column["name"] for column in found.get_columns("votes")} == {
         *("seq", "vote_id", "added_at", "undone_at", "seed", "sweep_id", "left_run", "right_run", "choice", "voter")
     }
+    assert {column["name"] for column in found.get_columns("scores")} == {
+        *("seq", "run_id", "added_at", "value", "name", "scorer", "scored_by", "detail")
+    }
+    assert {index["name"] for index in found.get_indexes("scores")} == {"scores_run_id"}
     assert {index["name"] for index in found.get_indexes("votes")} == {"votes_vote_id", "votes_left_run"}
     assert len(COLUMNS) == 45
 
@@ -681,5 +679,5 @@ def test_a_migration_that_breaks_leaves_the_version_before(store: Store, tmp_pat
 def test_a_newer_store_is_refused(store: Store, tmp_path: Path) -> None:
     store.add([Run()])
     migrate(store._engine().execution_options(writes=True), [*MIGRATIONS, second])
-    with pytest.raises(StoreError, match=r"newer xpander_magics \(its version is 4, .* up to 3\)\. Upgrade"):
+    with pytest.raises(StoreError, match=r"newer xpander_magics \(its version is 5, .* up to 4\)\. Upgrade"):
         Store(url_of(tmp_path)).select()

@@ -20,6 +20,7 @@ from test_sweep import INVOKE, Watched
 from test_terminal import Terminal, running_terminal, without_codes
 
 from xpander_magics.calls import MARK
+from xpander_magics.carried import MIME
 from xpander_magics.client import Client
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.store import Store
@@ -190,7 +191,7 @@ def test_a_notebook_keeps_one_progress_line_and_the_table(connected: LocalServer
     assert set(board.data) == {VIEW, "text/plain"}
     assert re.fullmatch(r"5 runs in \d:\d\d: 5 completed.*", progress.data["text/plain"])
     assert "<progress" not in progress.data["text/html"]
-    assert set(table.data) == {"text/plain", "text/html"}
+    assert set(table.data) == {"text/plain", "text/html", MIME}
     assert table.data["text/html"].count("<tr>") == 6
     assert '<th>n</th><th style="text-align:left">p</th>' in table.data["text/html"]
     assert notebook.cells[3].outputs[0].data["text/html"] in table.data["text/html"]
@@ -202,7 +203,8 @@ def test_without_widgets_or_with_a_view_a_sweep_is_a_table(connected: LocalServe
     sweep = "%%xpander echo -n 2"
     notebook = executed(f"{sweep} --view table\nx", "%config XpanderMagics.widgets = False", f"{sweep}\nx")
     for cell in (notebook.cells[1], notebook.cells[3]):
-        assert [set(output.data) for output in cell.outputs] == [{"text/plain", "text/html"}] * 2
+        texts = {"text/plain", "text/html"}
+        assert [set(output.data) for output in cell.outputs] == [texts, {*texts, MIME}]
 
 
 def test_the_page_of_a_hostile_sweep_holds_no_script(connected: LocalServer, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from xpander_magics.contract import ENDED
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
 from xpander_magics.results import Run, utc_now
 from xpander_magics.store import Store
+from xpander_magics.store.scores import Score
 from xpander_magics.store.writer import Writer
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -269,7 +270,7 @@ def test_what_a_person_has_said_stays(store: Store, writer: Writer) -> None:
     assert writer.claim(run)
     store.tag([run.run_id], ["good"])
     store.set_note(run.run_id, "look")
-    store.set_score(run.run_id, "exact", 1.0)
+    writer.score([Score(run.run_id, "exact", 1.0, "exact", "ada")])
     run.status = "completed"
     writer.update(run)
     writer.close()

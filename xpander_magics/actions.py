@@ -118,6 +118,7 @@ class Actions:
         if view != "none":
             as_board = self._widgets and view == "auto" and len(runs) <= _ON_A_BOARD
             show_runs(runs, name, self._send, rich=self._rich, board=runs.board() if as_board else None)
+            self._write(runs.said)
         else:
             self._carry(runs)
 

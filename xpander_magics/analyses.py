@@ -122,6 +122,16 @@ class Analyses:
             raise ConfigError("%xpander diff takes two runs: their ids, or variables that hold them. %xpander runs")
         return diff(*(self._kept.find(ref) for ref in command.words))
 
+    def noise(self, command: Command, watch: Watch | None) -> Any:
+        """One setup twice; with ``--dry-run``, what that would send."""
+        from xpander_magics.analysis.noise import noise, quoted
+
+        runs = self._kept.runs(next(iter(command.words), None))
+        if command.dry_run:
+            self._tell(quoted(runs))
+            return None
+        return noise(runs, watch=watch, tell=self._tell)
+
     def plot(self, command: Command) -> Any:
         """A comparison as a picture."""
         from xpander_magics.analysis.plots import KINDS, plot

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpander_magics.cell import Options, as_set
 from xpander_magics.errors import ConfigError
 from xpander_magics.progress import bar
 from xpander_magics.results import Run
+from xpander_magics.safety import plain
 from xpander_magics.session import default_session
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.outcomes import Runs
+
+_Sent = TypeVar("_Sent", bound="Run | Runs")
 
 
 def run(
@@ -50,6 +53,8 @@ def run(
     experiment: str | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
+    score: Any = None,
+    expected: str | None = None,
     raw: bool = False,
     allow_secrets: bool = False,
 ) -> Run:
@@ -63,6 +68,8 @@ def run(
         mcp: an MCP server's ``{name, config}``, or a list of them.
         fields: further fields of the invoke body by their own names, as ``--set`` gives them.
         timeout: seconds that the run may take.
+        score: a scorer, or a list of them, as in ``xp.score``; the run is scored as it lands.
+        expected: the variable that says what the answer should be.
 
     Returns:
         The run, ``completed``; or ``paused`` where it waits for a person.
@@ -73,7 +80,7 @@ def run(
     given = dict(locals())
     options = _options(given, models=_one("model", model), efforts=_one("effort", effort), thinks=_one("think", think))
     session = default_session()
-    return session.run(options.over_defaults(session.defaults), prompt, variables or {})
+    return _told(session.run(options.over_defaults(session.defaults), prompt, variables or {}))
 
 
 def sweep(
@@ -109,6 +116,8 @@ def sweep(
     experiment: str | None = None,
     tags: Iterable[str] = (),
     note: str | None = None,
+    score: Any = None,
+    expected: str | None = None,
     raw: bool = False,
     allow_secrets: bool = False,
     executor: Executor | None = None,
@@ -161,7 +170,8 @@ def sweep(
     session = default_session()
     grid = session.grid(options.over_defaults(session.defaults), prompt, variables or {})
     with bar(progress) as shown:
-        return session.sweep(grid, shown, executor)
+        runs = session.sweep(grid, shown, executor)
+    return _told(runs)
 
 
 def _options(given: Mapping[str, Any], **several: Any) -> Options:
@@ -186,13 +196,25 @@ def _options(given: Mapping[str, Any], **several: Any) -> Options:
         **told,
         files=_several("files", given["files"]),
         tags=_several("tags", given["tags"]),
+        scores=_scores(given["score"]),
         set=as_set(fields or {}),
     )
 
 
+def _scores(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
+
+
+def _told(runs: _Sent) -> _Sent:
+    """The run or runs, once what their scoring has to say was said."""
+    if runs.said:
+        print(plain(runs.said), end="", flush=True)
+    return runs
+
+
 _TEXTS = (
     *("target", "version", "instructions", "context", "expected_output", "title", "format", "mode"),
-    *("on_interrupt", "experiment", "note"),
+    *("on_interrupt", "experiment", "note", "expected"),
 )
 
 

@@ -61,7 +61,7 @@ class NotebookWarning(UserWarning):
 
 def cell_source() -> str | None:
     """The SHA-256 of the running cell's source; None where no cell runs, or in another thread than the cells'."""
-    kernel = getattr(notebook_shell(), "kernel", None)
+    kernel: Any = getattr(notebook_shell(), "kernel", None)
     if not hasattr(kernel, "get_parent") or threading.current_thread() is not threading.main_thread():
         return None
     # Not of the input history: its last entry may be of a cell before, and IPython's versions number it differently.
@@ -332,9 +332,8 @@ def _warn(name: str, cells: list[dict[str, Any]]) -> None:
         told.append(f"the rows of {_listed(changed)} aren't as they were put out: somebody has changed them")
     if lacking:
         count = sum(cell["missing"] for cell in cells)
-        told.append(
-            f"{count:,} run{'s' * (count != 1)} of {_listed(lacking)} are named only, and the run store lacks them"
-        )
+        runs = f"{count:,} run{'s' * (count != 1)}"
+        told.append(f"{runs} of {_listed(lacking)} didn't fit into it, and the run store here doesn't have them")
     for one in told:
         warnings.warn(f"{name}: {one}.", NotebookWarning, stacklevel=3)
 

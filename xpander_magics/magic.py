@@ -103,8 +103,8 @@ class XpanderMagics(Magics):
             shown.finish(run)
         finally:
             shown.close()
-        if run.reused and view != "none":
-            _write(_kept_instead(run, options))
+        if view != "none":
+            _write(f"{_kept_instead(run, options) if run.reused else ''}{run.said}")
 
     def _view_of_one(self, view: str) -> LiveView | Stream:
         from xpander_magics.display import Stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.results import Run
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Opinions(Sequence[Run]):
         self,
         judge: Judge | str,
         *,
-        expected: Sequence[Any] | None = None,
+        expected: str | Sequence[Any] | None = None,
         pairs: int | None = None,
         seed: int = 0,
     ) -> Verdicts:
@@ -99,7 +100,7 @@ class Opinions(Sequence[Run]):
 
         Args:
             judge: or the name of its target.
-            expected: what each run should have answered.
+            expected: what each run should have answered: one of its variables by name, or a value for each run.
             pairs: no more than so many; all when omitted. Those that people have voted on come first.
             seed: what repeats and inputs are drawn with.
 
@@ -117,7 +118,7 @@ class Opinions(Sequence[Run]):
             judge_of(judge),
             self,
             self.session,
-            expected=expected,
+            expected=self._expected(expected),
             pairs=pairs,
             seed=seed,
             sweep_id=self.sweep_id,
@@ -128,7 +129,7 @@ class Opinions(Sequence[Run]):
         self,
         judge: Judge | str,
         *,
-        expected: Sequence[Any] | None = None,
+        expected: str | Sequence[Any] | None = None,
         pairs: int | None = None,
         seed: int = 0,
     ) -> str:
@@ -136,7 +137,9 @@ class Opinions(Sequence[Run]):
         from xpander_magics.scoring.judge import judge_of
         from xpander_magics.scoring.verdicts import quote_pairs
 
-        return quote_pairs(judge_of(judge), self, self.session, expected=expected, pairs=pairs, seed=seed)
+        return quote_pairs(
+            judge_of(judge), self, self.session, expected=self._expected(expected), pairs=pairs, seed=seed
+        )
 
     def agreement(self) -> pd.DataFrame:
         """How far judges agree with people on these runs: a row for each judge that both have judged a pair of.
@@ -149,6 +152,14 @@ class Opinions(Sequence[Run]):
         contest, store = self._contest(), self.session.store
         scores = store.scores.select(contest.answers)
         return agreement_frame(contest, store.votes.select(contest.answers), scores)
+
+    def _expected(self, given: str | Sequence[Any] | None) -> Sequence[Any] | None:
+        if not isinstance(given, str):
+            return given
+        if not any(given in run.variables for run in self):
+            known = {name for run in self for name in run.variables}
+            raise ConfigError(f"No run has a variable {given!r}. {did_you_mean(given, known)}".rstrip())
+        return [run.variables.get(given) for run in self]
 
     def _voted(self, voter: str | Iterable[str] | None) -> tuple[Contest, list[Vote]]:
         from xpander_magics.votes import votes_by

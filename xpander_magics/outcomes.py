@@ -14,6 +14,7 @@ from xpander_magics.results import Run, has_failed
 if TYPE_CHECKING:
     import pandas as pd
 
+    from xpander_magics.analysis.comparison import Comparison
     from xpander_magics.grid import Grid
     from xpander_magics.store.sweeps import State
     from xpander_magics.widgets.board import Board
@@ -49,7 +50,10 @@ class Runs(Opinions):
 
     Attributes:
         sweep_id: of the sweep that they are of.
+        said: what their scoring has to say, in this kernel only: how many have no score, and why.
     """
+
+    session: Sweeping
 
     def __init__(
         self, session: Sweeping, sweep_id: str, entries: Sequence[Entry], held: dict[str, Run], grid: Grid | None = None
@@ -60,6 +64,7 @@ class Runs(Opinions):
         self._entries = list(entries)
         self._replaced: dict[str, str] = {}  # the ids of runs that were tried again; shared with all parts of a sweep
         self.held = held
+        self.said = ""
         self._loaded: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
     def __copy__(self) -> Runs:
@@ -251,6 +256,14 @@ class Runs(Opinions):
         from xpander_magics.scoring.framed import history_frame
 
         return history_frame(self.session.store.scores.select(entry.run_id for entry in self.entries))
+
+    def compare(
+        self, by: str | Sequence[str] | None = None, score: Any = None, expected: Any = None, **options: Any
+    ) -> Comparison:
+        """Compares the configurations of these runs; see ``xp.compare``, which has all arguments."""
+        from xpander_magics.analysis.comparison import compare
+
+        return compare(self, by, score, expected, **options)
 
     def raise_for_failures(self) -> None:
         """Raises TaskFailed where a run has failed; its ``run`` is the first."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpander_magics import cell
 from xpander_magics.calls import MARK, Call
@@ -16,6 +16,10 @@ from xpander_magics.results import Run, utc_now, without_secret_fields
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.template import Rendered, render
 from xpander_magics.terms import Terms, make_terms, refuse_secrets, secrets_in
+
+if TYPE_CHECKING:
+    from xpander_magics.scoring.keeping import Session as Scores
+    from xpander_magics.scoring.landing import Scoring
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Plan:
         redact: masks the secrets of this run.
         schema: what the answer has to keep to, or None.
         wants_json: whether the user asked for JSON.
+        scoring: what scores the run once it has landed.
     """
 
     run: Run
@@ -39,6 +44,12 @@ class Plan:
     redact: Redactor = field(repr=False)
     schema: dict[str, Any] | None = None
     wants_json: bool = False
+    scoring: Scoring | None = field(default=None, repr=False)
+
+    def landed(self, run: Run, session: Scores) -> None:
+        """Scores its run, or a kept one that was given out in its place; only an answer has scores."""
+        if self.scoring is not None and run.status == "completed":
+            self.scoring.end_one(run, self.run.variables, session)
 
 
 @dataclass(frozen=True)

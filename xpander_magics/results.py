@@ -86,6 +86,7 @@ class Run:
             way: thoughts, tools, sub-agents.
         session: what it acts through; in this kernel only.
         reused: whether ``--cached`` gave it out again; in this kernel only.
+        said: what its scoring has to say, in this kernel only: which score is missing, and why.
         stopping: whether its stop was asked for, so that an interrupt stops it, too, and doesn't leave it; in this
             kernel only.
     """
@@ -149,6 +150,7 @@ class Run:
         # No fields: a copy of a run, in another process perhaps, has none of this kernel's connections.
         self.session: Actions | None = None
         self.reused = False
+        self.said = ""
         self.stopping = False
 
     def __getstate__(self) -> dict[str, Any]:

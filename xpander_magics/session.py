@@ -211,12 +211,15 @@ class Session:
         Whoever takes the options from a person puts them over ``defaults`` first.
         """
         from xpander_magics.plan import make_plan
+        from xpander_magics.scoring.landing import scored_plan
 
-        return make_plan(self._targeted(options), template, variables, self.client, self._kept)
+        plan = make_plan(self._targeted(options), template, variables, self.client, self._kept)
+        return scored_plan(plan, options, variables)
 
     def _targeted(self, options: Options) -> Options:
+        """The options with their target, and without the scores, which no part of a run says anything of."""
         target = options.target or self.settings.target or os.environ.get("XPANDER_AGENT_ID") or None
-        return replace(options, target=target)
+        return replace(options, target=target, scores=(), expected=None)
 
     def run(
         self,
@@ -237,16 +240,22 @@ class Session:
             kept = self.store.cached(plan.run.cache_key or "")
             if kept is not None:
                 kept.session, kept.reused = self, True
+                plan.landed(kept, self)
                 return kept
         begun(plan.run)
-        with self.client.paced(options.rpm):
-            return self.engine.run(plan, listen)
+        try:
+            with self.client.paced(options.rpm):
+                return self.engine.run(plan, listen)
+        finally:
+            plan.landed(plan.run, self)
 
     def grid(self, options: Options, template: str, variables: Mapping[str, Any]) -> Grid:
         """Options and a prompt made ready to be sent as a sweep; takes its arguments as ``plan`` does."""
         from xpander_magics.grid import make_grid
+        from xpander_magics.scoring.landing import scored_grid
 
-        return make_grid(self._targeted(options), template, variables, self.client, self._kept)
+        grid = make_grid(self._targeted(options), template, variables, self.client, self._kept)
+        return scored_grid(grid, options, variables)
 
     def sweep(
         self,
@@ -302,27 +311,10 @@ class Session:
         asked = [Asking(text, reply_options(run, text, self.client)) for run in runs]
         return self.sweep(grid_of(asked, self.client, self._kept), watch)
 
-    def repeated(self, runs: Iterable[Run], times: int, tags: Iterable[str] = ()) -> Grid:
-        """A grid that asks what these runs asked again, so many times; raises as ``terms.repeat_options``."""
-        from xpander_magics.grid import Asking, grid_of
-        from xpander_magics.terms import repeat_options
-
-        given, chosen = list(runs), self.defaults
-        asked = [Asking(run.prompt or "", repeat_options(run, tags, self.client), run.variables) for run in given]
-        templates = {run.template for run in given}
-        said = {name: getattr(chosen, name) for name in ("jobs", "rpm", "timeout")}
-        return grid_of(
-            asked,
-            self.client,
-            self._kept,
-            template=templates.pop() if len(templates) == 1 else None,
-            repeat=times,
-            **{name: value for name, value in said.items() if value is not None},
-        )
-
     def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
         """The grid of a kept sweep, which masks today's secrets, too."""
         from xpander_magics.grid import Grid
+        from xpander_magics.scoring.landing import restored_scoring
 
         if kept.base_url != self.client.base_url:
             raise ConfigError(
@@ -331,6 +323,7 @@ class Session:
             )
         grid = grid or self._grids.get(kept.sweep_id) or Grid.restore(kept.plan, self.client)
         grid.redact = grid.redact.joined(self.redactor())
+        grid.scoring = grid.scoring or restored_scoring(grid)
         return grid
 
     def _sweeps(self, grid: Grid, executor: Executor | None) -> Sweeps:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from xpander_magics.attendance import Attendance
@@ -18,6 +18,7 @@ from xpander_magics.plan import Plan
 from xpander_magics.results import Run, has_failed
 from xpander_magics.scheduler import Attended, Scheduler, count
 from xpander_magics.store import Store
+from xpander_magics.store.filters import chunks
 from xpander_magics.store.sweeps import State
 from xpander_magics.store.writer import Writer
 from xpander_magics.tally import Tally
@@ -83,8 +84,10 @@ class Sweeps:
             run.reused = True
             runs.held[run.run_id] = run
         tally.done = tally.reused = len(grid.reuse)
+        self._catch_up(grid, [(number, runs.held[run_id]) for number, run_id in grid.reuse.items()])
         fresh = [number for number in grid.order() if number not in grid.reuse]
         self._send(grid, fresh, {}, runs, tally, watch, listen)
+        self._judge(grid, runs, watch)
         return runs
 
     def resume(self, sweep_id: str, grid: Grid, runs: Runs | None, watch: Watch) -> Runs:
@@ -110,7 +113,13 @@ class Sweeps:
             count(tally, newest[number].status, newest[number].error_type)
         if grid.withheld:
             tally.total -= len(fresh)
+        if grid.scoring is not None:  # what landed while nobody was there to score it
+            landed = {state.run_id: number for number, state in newest.items() if state.status == "completed"}
+            for ids in chunks(list(landed)):
+                found = [runs.held.get(run.run_id, run) for run in self._store.select(run_ids=ids)]
+                self._catch_up(grid, [(landed[run.run_id], run) for run in found if grid.scoring.lacks(run)])
         self._send(grid, [*begun, *([] if grid.withheld else fresh)], begun, runs, tally, watch)
+        self._judge(grid, runs, watch)
         unsent = [*fresh, *(number for number, run in begun.items() if run.status == "planned")]
         if grid.withheld and unsent:
             raise ConfigError(
@@ -146,6 +155,19 @@ class Sweeps:
             for number, run in failed:
                 if _is_in(runs.held.get(again.ids[number])):
                     runs.replace(run.run_id, again.ids[number])
+        self._judge(again, runs, watch)
+
+    def _catch_up(self, grid: Grid, landed: Iterable[tuple[int, Run]]) -> None:
+        """Scores runs that have ended before, by their numbers here."""
+        if grid.scoring is not None:
+            scored = [grid.scoring.landed(run, grid.job(number).variables) for number, run in landed]
+            self._store.scores.add(chain.from_iterable(scored))
+
+    def _judge(self, grid: Grid, runs: Runs, watch: Watch) -> None:
+        """Has the judges score what has landed, once all has; puts into the runs what scoring has to say."""
+        if grid.scoring is not None:
+            waits = grid.scoring.judges and self._unfinished(grid)
+            runs.said = grid.scoring.end(runs, self._session, watch, waits=bool(waits))
 
     def _send(
         self,
@@ -186,6 +208,7 @@ class Sweeps:
             attended=attended,
             held=runs.held,
             tally=tally,
+            landed=lambda run: writer.score(grid.scoring.landed(run)) if grid.scoring is not None else None,
         )
         try:
             with self._client.paced(grid.rpm):
@@ -193,8 +216,7 @@ class Sweeps:
         finally:
             writer.flush(0.5)
             if scheduler.failure is None or not isinstance(scheduler.failure, XpanderError):
-                left = self._store.sweeps.unfinished(grid.sweep_id, len(grid) - len(grid.reuse))
-                self._store.sweeps.end(grid.sweep_id, ended=not left)
+                self._store.sweeps.end(grid.sweep_id, ended=not self._unfinished(grid))
         if scheduler.failure is not None:
             if isinstance(scheduler.failure, XpanderError):
                 scheduler.failure.runs = runs
@@ -202,6 +224,9 @@ class Sweeps:
                     way = f"What is done is kept; then %xpander resume {grid.sweep_id[:8]} goes on."
                     scheduler.failure.args = (f"{scheduler.failure}\n{way}",)
             raise scheduler.failure
+
+    def _unfinished(self, grid: Grid) -> int:
+        return self._store.sweeps.unfinished(grid.sweep_id, len(grid) - len(grid.reuse))
 
 
 def reusable(grid: Grid, client: Client, store: Store) -> dict[int, str]:

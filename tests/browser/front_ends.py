@@ -326,15 +326,7 @@ class NotebookPage:
 
     def axe(self, selector: str = ".xpander") -> list[str]:
         """The serious and critical faults that axe-core finds in our widgets, each in a line."""
-        self.page.evaluate(_axe_source())
-        found = self.page.evaluate("(selector) => axe.run({include: [[selector]]})", selector)
-        assert found["passes"], "nothing was looked at"
-        return [
-            f"{fault['id']}: {fault['help']}: {node['html'][:200]} {node['failureSummary']}"
-            for fault in found["violations"]
-            if fault["impact"] in ("serious", "critical")
-            for node in fault["nodes"]
-        ]
+        return serious_faults(self.page, selector)
 
     def close(self) -> None:
         """Closes the page, ends its kernel; nothing may have been said on the console or asked for elsewhere."""
@@ -342,6 +334,19 @@ class NotebookPage:
         self.server.end_kernels()
         assert not self.errors, "the console shows errors:\n" + "\n".join(self.errors)
         assert not self.foreign, "asked for elsewhere:\n" + "\n".join(self.foreign)
+
+
+def serious_faults(page: Page, selector: str) -> list[str]:
+    """The serious and critical faults that axe-core finds in a part of a page, each in a line."""
+    page.evaluate(_axe_source())
+    found = page.evaluate("(selector) => axe.run({include: [[selector]]})", selector)
+    assert found["passes"], "nothing was looked at"
+    return [
+        f"{fault['id']}: {fault['help']}: {node['html'][:200]} {node['failureSummary']}"
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis import estimates, subjects
 from xpander_magics.analysis.differences import CORRECTIONS, Sample, differences_frame, samples
+from xpander_magics.analysis.layout import Laid, lay_out
 from xpander_magics.analysis.remarks import remarks
 from xpander_magics.analysis.scored import SUCCESS, scored
 from xpander_magics.analysis.summaries import Choice, summary_table, values_of
@@ -63,7 +65,7 @@ class Comparison:
     failures: str
     correction: str
     prompts: dict[str, str]
-    _laid: subjects.Laid
+    _laid: Laid
     _values: dict[str, NDArray[np.float64]]
     _samples: dict[str, list[Sample]] = field(default_factory=dict)
 
@@ -155,7 +157,7 @@ def compare(
         raise ConfigError(f"There is no correction {correction!r}. {hint}")
     given, names, trouble = scored(subjects.subject_of(runs), score, expected, keep=runs is None)
     ended, gone = subjects.ended(given)
-    laid = subjects.laid(ended, by)
+    laid = lay_out(ended, by)
     failed = subjects.has_failed(ended.frame)
     values = {name: values_of(ended.frame, name, failed, choice) for name in names}
     found = {name: samples(values[name], laid.configuration, laid.input) for name in names}
@@ -198,11 +200,12 @@ def _named(wanted: str, names: Sequence[str]) -> int:
     if wanted in names:
         return names.index(wanted)
     low = str(wanted).casefold().strip()
-    parts = [low] if "·" not in low else [part.strip() for part in low.split("·")]
+    words = re.split(r"[\s,·]+", low)
+    parts = [[part.strip() for part in name.casefold().split("·")] for name in names]
     for fits in (
         [n for n, name in enumerate(names) if name.casefold() == low],
-        [n for n, name in enumerate(names) if low in [part.strip() for part in name.casefold().split("·")]],
-        [n for n, name in enumerate(names) if all(part in name.casefold() for part in parts)],
+        [n for n, own in enumerate(parts) if low in own or set(words) <= set(own)],
+        [n for n, name in enumerate(names) if all(word in name.casefold() for word in words)],
     ):
         if len(fits) == 1:
             return fits[0]
@@ -213,7 +216,7 @@ def _named(wanted: str, names: Sequence[str]) -> int:
     raise ConfigError(f"There is no configuration {wanted!r}. {hint}")
 
 
-def _noise(values: dict[str, NDArray[np.float64]], laid: subjects.Laid) -> dict[str, estimates.Noise]:
+def _noise(values: dict[str, NDArray[np.float64]], laid: Laid) -> dict[str, estimates.Noise]:
     """The noise floor of each score for which repeats tell one."""
     import numpy as np
 
@@ -234,7 +237,7 @@ def _noise_of(runs: Any, score: Any, expected: Any, names: Sequence[str], choice
     ended, _ = subjects.ended(given)
     failed = subjects.has_failed(ended.frame)
     known = [name for name in names if name == SUCCESS or f"{subjects.SCORE}{name}" in ended.frame.columns]
-    found = _noise({name: values_of(ended.frame, name, failed, choice) for name in known}, subjects.laid(ended))
+    found = _noise({name: values_of(ended.frame, name, failed, choice) for name in known}, lay_out(ended))
     if not found:
         raise ConfigError(
             "noise: these runs tell no noise floor. It takes one setup, each input at least twice (-n 2)."

@@ -127,15 +127,8 @@ def diff(a: Compared, b: Compared) -> Diff:
     """
     first, second = run_of(a), run_of(b)
     as_json = first.output is not None and second.output is not None
-    asked, equal = _settings(first), 0
-    other = _settings(second)
-    settings = []
-    for name in dict.fromkeys([*asked, *other]):
-        if _same(asked.get(name), other.get(name)):
-            equal += 1
-        else:
-            settings.append(Change(name, asked.get(name, MISSING), other.get(name, MISSING)))
-    side_by_side, notes = _steps(first, second)
+    settings, equal, notes = _settings(first, second)
+    side_by_side, said = _steps(first, second)
     return Diff(
         a=first,
         b=second,
@@ -148,7 +141,7 @@ def diff(a: Compared, b: Compared) -> Diff:
         equal_settings=equal,
         outcome=_outcome(first, second),
         steps=side_by_side,
-        notes=notes,
+        notes=[*notes, *said],
     )
 
 
@@ -234,23 +227,45 @@ _NO_SETTING = frozenset(
 )
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """What was asked for, and what ran: those that are known."""
-    request = run.request
-    given = request.get("input") or {}
-    payload = {name: value for name, value in (request.get("payload_extension") or {}).items() if name != MARK}
+def _settings(a: Run, b: Run) -> tuple[list[Change], int, list[str]]:
+    """The settings that differ, how many are equal, and what has to be said of them."""
+    first, second = ({**_by_columns(run), **_by_request(run)} for run in (a, b))
+    notes = []
+    if not (a.request and b.request):
+        first, second = _by_columns(a), _by_columns(b)
+        notes.append("Of a DataFrame's row, its columns are known alone; what else was asked isn't compared.")
+    differ = [
+        Change(name, first.get(name, MISSING), second.get(name, MISSING))
+        for name in dict.fromkeys([*first, *second])
+        if not _same(first.get(name), second.get(name))
+    ]
+    return differ, len({**first, **second}) - len(differ), notes
+
+
+def _by_columns(run: Run) -> dict[str, Any]:
+    """What was asked for, and what ran, as far as columns tell."""
     told = {
-        "service": run.base_url,
         "target": run.target or run.target_id,
-        "version asked for": run.version,
         "version": run.agent_version,
         "model asked for": _model(run.requested_provider, run.requested_model),
         "model": _model(run.provider, run.model),
         "effort asked for": run.requested_effort,
         "effort": run.effort,
-        "think mode asked for": request.get("think_mode"),
         "think mode": run.think_mode,
         "mode": run.mode,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _by_request(run: Run) -> dict[str, Any]:
+    """What else was asked for."""
+    request = run.request
+    given = request.get("input") or {}
+    payload = {name: value for name, value in (request.get("payload_extension") or {}).items() if name != MARK}
+    told = {
+        "service": run.base_url,
+        "version asked for": run.version,
+        "think mode asked for": request.get("think_mode"),
         "thread": request.get("id"),
         "files": given.get("files"),
         "user": given.get("user"),
@@ -297,7 +312,8 @@ def _steps(a: Run, b: Run) -> tuple[list[Step], list[str]]:
     """The steps side by side, and what has to be said of them."""
     told = [steps(run.events) for run in (a, b)]
     notes = []
-    without = [name for name, run in (("first", a), ("second", b)) if not run.events]
+    # Calls that aren't streamed have events, too, but none that tells what was done.
+    without = [name for name, run in (("first", a), ("second", b)) if not run.events or run.mode in ("sync", "async")]
     if without:
         told = [[{"lane": "tool", "name": name, "text": "", "ok": None} for name in _tools(run)] for run in (a, b)]
         which = "both runs" if len(without) == 2 else f"the {without[0]} run"

@@ -21,7 +21,7 @@ _LONGEST_VALUE = 300
 _SAME = "the same"
 
 _WRAP = "white-space:pre-wrap;overflow-wrap:anywhere"
-_CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
+_CELL = "text-align:left;padding:.1em .8em .1em 0;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere"
 _HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
 _TAGS = {
     "-": ("del", "text-decoration:line-through;opacity:.75", "removed: "),
@@ -32,7 +32,7 @@ _TAGS = {
 def as_text(diff: Diff) -> str:
     """For a terminal: ``[-what went-]`` and ``{+what came+}``."""
     blocks = [f"{_named(diff.a)}  →  {_named(diff.b)}"]
-    blocks += [f"{title}: {_marked_text(pieces)}" for title, pieces in _texts(diff)]
+    blocks += [f"{title}:{_marked_text(pieces)}" for title, pieces in _texts(diff)]
     for title, changes in _changes(diff):
         rows = [f"  {change.name}: {_value(change.before)} → {_value(change.after)}" for change in changes]
         blocks.append(plain("\n".join([f"{title}:", *rows[:_MOST_ROWS], *_more(rows)])))
@@ -131,7 +131,7 @@ def _cut(text: str, longest: int) -> str:
 
 def _marked_text(pieces: Sequence[Piece]) -> str:
     if not _differs(pieces):
-        return _SAME if pieces else f"{_SAME}, empty"
+        return f" {_SAME}" if pieces else f" {_SAME}, empty"
     signs = {"-": "[-{}-]", "+": "{{+{}+}}", "=": "{}"}
     return "\n" + "".join(signs[mark].format(text) for mark, text in _shown(pieces))
 
@@ -154,9 +154,13 @@ def _value(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return _number(value)
     text = value if isinstance(value, str) else repr(value) if value is MISSING else to_json(value)
     return _cut(plain(text), _LONGEST_VALUE)
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.4g}" if abs(value) < 1000 else f"{value:{sign},.1f}".removesuffix(".0")
 
 
 def _sides(before: str, after: str) -> tuple[str, str]:
@@ -167,7 +171,7 @@ def _sides(before: str, after: str) -> tuple[str, str]:
 def _signed(fact: Fact) -> str:
     if fact.difference is None:
         return "" if fact.before == fact.after else "≠"
-    return "0" if not fact.difference else f"{fact.difference:+.6g}"
+    return "0" if not fact.difference else _number(fact.difference, "+")
 
 
 def _more(rows: Sequence[Any]) -> list[str]:
@@ -201,9 +205,9 @@ def _step_row(step: Step) -> tuple[str, str, str]:
     if step.mark == "=" or step.lane == "agent":
         same = escape(_cut(step.before, _LONGEST_VALUE)) if step.lane == "thought" else ""
         return name, same or "✓", _SAME
-    pieces = _shown(words_between(step.before, step.after))
-    sides = (("".join(_html_piece(piece) for piece in pieces if piece.mark in marks)) for marks in ("=-", "=+"))
-    return name, *sides  # type: ignore[return-value]
+    pieces = words_between(step.before, step.after)
+    first, second = (_shown([piece for piece in pieces if piece.mark in marks]) for marks in ("=-", "=+"))
+    return name, "".join(map(_html_piece, first)), "".join(map(_html_piece, second))
 
 
 def _section(title: str, body: str) -> str:

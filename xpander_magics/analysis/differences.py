@@ -194,16 +194,16 @@ def words(
         return f"can't tell {name} from {baseline}: they have no input in common"
     sign = -1 if verdict == "worse" else 1
     low, high = sorted((sign * told.low, sign * told.high))
-    size = f"{sign * told.difference:.3g}"
+    size = short(sign * told.difference)
     if not math.isnan(low):
-        size += f" ({low:.2g} to {high:.2g})"
+        size += f" ({short(low)} to {short(high)})"
     p = "" if math.isnan(p_adjusted) else f", {p_shown(p_adjusted)}"
     if p and correction != "none":
         p += f" after {CORRECTIONS[correction]}"
     if verdict in ("better", "worse"):
         return f"{name} is {verdict} than {baseline} by {size}{p}"
     if verdict == "noise":
-        least = f"{floor:.2g}" if floor is not None else ""
+        least = "" if floor is None else short(floor)
         return (
             f"{name} differs from {baseline} by {size}, less than the noise floor of {least}: one setup run twice may"
         )
@@ -218,3 +218,10 @@ def words(
 def p_shown(p: float) -> str:
     """A p-value in a few characters."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def short(value: float, sign: str = "") -> str:
+    """A score, or a difference of scores, in a few characters; with ``sign`` "+" its sign is always there."""
+    size = abs(value)
+    form = ",.0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 or not size else ".2g"
+    return f"{value:{sign}{form}}"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
-from xpander_magics.analysis import figures
-from xpander_magics.analysis.estimates import mean_interval
+from xpander_magics.analysis import figures, readings
 from xpander_magics.analysis.figures import BLUE, GREY, INK, PALE, SMALL, VERMILLION, Look, Plot, number, shown
 from xpander_magics.analysis.plots import QUANTITIES, pareto_front
 from xpander_magics.analysis.versions import prompt_versions
@@ -19,11 +18,9 @@ from xpander_magics.errors import ConfigError
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
 
-Floats = NDArray[np.float64]
-
 _MOST_ROWS = 40
 _MOST_VERSIONS = 12
-_MOST_DOTS = 120
+_MOST_DOTS = 100
 _MOST_LANES = 5
 _FEW = 11
 _MOST_LINES = 12
@@ -43,7 +40,7 @@ _BEATEN = Look("o", GREY, False)
 def tradeoff(comparison: Comparison, score: str, x: str) -> Plot:
     """Mean score against what a run takes, with intervals; the Pareto front is drawn and named."""
     what = QUANTITIES[x]
-    costs, estimates = _column(comparison, what.of_each), _estimates(comparison, score)
+    costs, estimates = readings.column(comparison, what.of_each), readings.estimates(comparison, score)
     means = estimates[:, 0]
     drawn = np.flatnonzero(np.isfinite(costs) & np.isfinite(means))
     if not drawn.size:
@@ -54,8 +51,9 @@ def tradeoff(comparison: Comparison, score: str, x: str) -> Plot:
     )
     front = pareto_front(costs, means)
     along = sorted(np.flatnonzero(front), key=lambda n: costs[n])
-    sides = _sides(comparison, x)
+    sides = readings.sides(comparison, x)
     title = f"{_title(score)} against {x}"
+    as_cheap = {"cost": "as cheap", "seconds": "as fast", "tokens": "as short"}[x]
     plot = figures.new_plot(0, title, least=5.4)
     axes = plot.subplots()
     log = bool(costs[drawn].min() > 0 and costs[drawn].max() > 12 * costs[drawn].min())
@@ -79,8 +77,8 @@ def tradeoff(comparison: Comparison, score: str, x: str) -> Plot:
     figures.legend(
         axes,
         [
-            figures.key("Pareto front: none is as cheap and as good", Look("o", BLUE, True), "--"),
-            figures.key("another is as cheap and as good", _BEATEN),
+            figures.key(f"Pareto front: none other is {as_cheap} and as good", Look("o", BLUE, True), "--"),
+            figures.key(f"another is {as_cheap} and as good", _BEATEN),
             figures.key("baseline", Look("D", GREY, False)),
         ],
     )
@@ -104,11 +102,11 @@ def tradeoff(comparison: Comparison, score: str, x: str) -> Plot:
 
 def scores(comparison: Comparison, score: str) -> Plot:
     """The mean score of each configuration, with its interval, the baseline's mean, and the noise floor about it."""
-    estimates, rows = _estimates(comparison, score), list(range(len(comparison.names)))[:_MOST_ROWS]
+    estimates, rows = readings.estimates(comparison, score), list(range(len(comparison.names)))[:_MOST_ROWS]
     base = comparison.names.index(comparison.baseline)
     title = f"{_title(score)} by configuration"
     plot, axes, names = _rows_plot(comparison, rows, title)
-    keys = [figures.key("baseline", _BASELINE, ":")]
+    keys: list[Artist] = [figures.key("baseline", _BASELINE, ":")]
     noise = comparison.noise.get(score)
     axes.axvline(estimates[base, 0], color=INK, linewidth=1, linestyle=":", zorder=1)
     if noise is not None and np.isfinite(estimates[base, 0]) and len(rows) > 1:
@@ -142,12 +140,14 @@ def differences(comparison: Comparison, score: str) -> Plot:
     plot, axes, names = _rows_plot(comparison, rows, title)
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     noise = comparison.noise.get(score)
-    keys = [figures.key(word, look) for word, look in _LOOKS.items() if any(row["verdict"] == word for row in told)]
+    keys: list[Artist] = [
+        figures.key(word, look) for word, look in _LOOKS.items() if any(row["verdict"] == word for row in told)
+    ]
     if noise is not None:
         keys.append(figures.band(axes, 0.0, noise.floor))
-    bounds = np.array([[_real(row[name]) for name in ("difference", "low", "high")] for row in told])
+    bounds = np.array([[readings.real(row[name]) for name in ("difference", "low", "high")] for row in told])
     for place, row in enumerate(told):
-        verdict, p_value = str(row["verdict"]), _real(row["p_adjusted"])
+        verdict, p_value = str(row["verdict"]), readings.real(row["p_adjusted"])
         figures.dot(axes, place, bounds[place], _LOOKS.get(verdict, _BEATEN))
         sure = "" if not np.isfinite(p_value) else "  p < 0.001" if p_value < 0.001 else f"  p = {p_value:.3f}"
         figures.beside(axes, place, f"{verdict}{sure}")
@@ -166,16 +166,15 @@ def differences(comparison: Comparison, score: str) -> Plot:
 
 def distribution(comparison: Comparison, score: str, x: str) -> Plot:
     """What single runs took or scored, by configuration: quartiles, the middle 90%, and the runs by their repeats."""
-    if x == "score":
-        values, label = comparison.values(score), f"{_title(score)} of a run"
-    else:
-        values, label = _floats(comparison.frame[QUANTITIES[x].of_runs]), QUANTITIES[x].single
+    values, label = comparison.values(score), f"{_title(score)} of a run"
+    if x != "score":
+        values, label = readings.single_runs(comparison, x), QUANTITIES[x].single
     of_each, _ = comparison.codes()
-    repeats = _repeats(comparison)
+    repeats = readings.repeats(comparison)
     lanes = min(_MOST_LANES, int(repeats.max(initial=0)) + 1)
     rows = list(range(len(comparison.names)))[:_MOST_ROWS]
     title = f"{label.partition(' (')[0]}, by configuration"
-    plot, axes, names = _rows_plot(comparison, rows, title, per_row=0.4 + 0.08 * lanes)
+    plot, axes, names = _rows_plot(comparison, rows, title, per_row=0.36 + 0.06 * lanes)
     known = values[np.isfinite(values)]
     log = x != "score" and known.size > 0 and bool(known.min() > 0 and known.max() > 30 * known.min())
     if log:
@@ -201,24 +200,26 @@ def distribution(comparison: Comparison, score: str, x: str) -> Plot:
             if few:
                 met, counts = np.unique(own, return_counts=True)
                 heights = np.full(met.size, height + 0.22 / lanes)
-                axes.scatter(met, heights, s=90 * counts / own.size, c=colour, marker="o^svP"[lane], linewidths=0, zorder=2)
+                axes.scatter(
+                    met, heights, s=150 * counts / own.size, c=colour, marker="o^svP"[lane], linewidths=0, zorder=2
+                )
                 continue
-            if own.size > _MOST_DOTS:
-                own, cut = lots.choice(own, _MOST_DOTS, replace=False), True
+            if own.size > _MOST_DOTS // lanes:
+                own, cut = lots.choice(own, _MOST_DOTS // lanes, replace=False), True
             heights = height + 0.44 * lots.uniform(0.2, 0.8, own.size) / lanes
             axes.scatter(own, heights, s=8, c=colour, marker="o^svP"[lane], linewidths=0, alpha=0.55, zorder=2)
-        spread = "" if few else f"  ({number(p5)} to {number(p95)})"
+        spread = "" if few else f"  ({number(p5, 2)} to {number(p95, 2)})"
         figures.beside(axes, place, f"{number(middle)}{spread}")
         told.append(f"{names[place]} {number(middle)}")
     axes.set_xlabel(f"{label}{', log scale' if log else ''}")
     figures.plain_ticks(axes.xaxis, log=log)
     several = f", a row for each repeat (1 to {int(repeats.max()) + 1}, downwards)" if lanes > 1 else ""
+    lots_drawn = f", at most {_MOST_DOTS} of a configuration, drawn by lot" if cut else ""
     bar = f"Thick bar: the {'mean' if x == 'score' else 'median'}"
-    dots = f"Dots: single runs{several}{f', at most {_MOST_DOTS} drawn by lot' if cut else ''}."
     figures.say(
         plot,
         f"{bar}." if few else f"{bar}; box: the middle half of the runs; line: 5th to 95th percentile.",
-        f"Area of a dot: the share of runs with that score{several}." if few else dots,
+        f"{'Area of a dot: the share of runs with that score' if few else 'Dots: single runs'}{several}{lots_drawn}.",
         _left_out(len(comparison.names), rows),
     )
     plot.alt = f"{title}. {'Means' if x == 'score' else 'Medians'}: {_some(told)}."
@@ -237,7 +238,8 @@ def prompts(comparison: Comparison, score: str) -> Plot:
     plot = figures.new_plot(sum(heights), title, per_row=0.17)
     left, right, beside = plot.subplots(1, 3, sharey=True, width_ratios=[1, 1, 2.3])
     right.axvline(0, color=INK, linewidth=1, zorder=1)
-    keys, at, middles = [], 0.0, []
+    keys: list[Artist] = []
+    at, middles = 0.0, []
     noise = comparison.noise.get(score)
     if noise is not None:
         keys.append(figures.band(right, 0.0, noise.floor))
@@ -282,6 +284,7 @@ def prompts(comparison: Comparison, score: str) -> Plot:
         plot,
         "Lines: 95% intervals; changes are paired by input." + (" Grey band: the noise floor." if keys else ""),
         f"Over the {settings} other settings that all versions ran with." if settings > 1 else "",
+        "The intervals are not corrected for several changes." if len(versions) > 2 else "",
         f"{count - len(versions)} later versions are left out." if count > len(versions) else "",
     )
     told = [f"version {version.number} {number(version.estimate.mean)}" for version in versions]
@@ -315,7 +318,7 @@ def _rows_plot(
     return plot, axes, names
 
 
-def _intervals(estimates: Floats, said: str) -> str:
+def _intervals(estimates: readings.Floats, said: str) -> str:
     return said.strip() if np.isfinite(estimates[:, 1]).any() else "Intervals need pip install 'xpander-magics[stats]'."
 
 
@@ -341,46 +344,3 @@ def _label(score: str) -> str:
 def _fixed(value: float) -> str:
     """A score with as many digits as those above and below it."""
     return f"{value:.3f}" if abs(value) < 100 else number(value)
-
-
-def _real(value: object) -> float:
-    """A value of a frame; NaN where it is missing."""
-    return float(value) if isinstance(value, (int, float, np.number)) else float("nan")
-
-
-def _floats(series: object) -> Floats:
-    import pandas as pd
-
-    return pd.to_numeric(pd.Series(series), errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
-
-
-def _column(comparison: Comparison, name: str) -> Floats:
-    """A column of the table, whose order is that of ``names``."""
-    return _floats(comparison.table[name])
-
-
-def _estimates(comparison: Comparison, score: str) -> Floats:
-    """Mean, low and high of each configuration: float64 (configurations, 3)."""
-    return np.stack([_column(comparison, f"{score}{end}") for end in ("", "_low", "_high")], axis=1)
-
-
-def _sides(comparison: Comparison, x: str) -> Floats:
-    """The 95% interval of what a run takes, by configuration; NaN for seconds, whose median is plotted."""
-    sides = np.full((len(comparison.names), 2), np.nan)
-    if x != "seconds":
-        values, (of_each, inputs) = _floats(comparison.frame[QUANTITIES[x].of_runs]), comparison.codes()
-        for n in range(len(sides)):
-            mine = (of_each == n) & np.isfinite(values)
-            if mine.any():
-                # Scores from 0 to 1 have intervals of their own; costs are none, however small.
-                unit = (values[mine].max() or 1.0) / 100
-                sides[n] = np.array(mean_interval(values[mine] / unit, inputs[mine])[1:3]) * unit
-    return sides
-
-
-def _repeats(comparison: Comparison) -> NDArray[np.int64]:
-    """Which repeat each run is, from 0: its number among those of its configuration and input."""
-    import pandas as pd
-
-    of_each, inputs = comparison.codes()
-    return pd.DataFrame({"c": of_each, "i": inputs}).groupby(["c", "i"]).cumcount().to_numpy(dtype="int64")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis import estimates
 from xpander_magics.analysis.differences import samples
-from xpander_magics.analysis.subjects import Laid, Subject, objects
+from xpander_magics.analysis.layout import Laid
+from xpander_magics.analysis.subjects import Subject, objects
 from xpander_magics.contract import EFFORTS
 from xpander_magics.matrix import compared
 from xpander_magics.standing import has_statistics
@@ -82,12 +83,14 @@ def without_effect(subject: Subject, laid: Laid, failed: NDArray[np.bool_]) -> l
         return []
     tokens, seconds = (_measured(subject, laid, failed, names) for names in _MEASURES)
     found = []
+    shares: _Shares | None = None
     for low, high in _neighbours(laid):
         used, took = (_ratio(high, low, several) for several in (tokens, seconds))
         spent = math.isnan(used.low) or used.is_small
         if not spent or not (took.is_small or took.low <= 1 <= took.high):
             continue
-        between, within = _equal_shares(subject, laid, failed, low, high)
+        shares = shares or _Shares(subject, laid, failed)
+        between, within = shares.between(low, high), shares.within(low, high)
         if not between >= (1 - _POINTS if math.isnan(within) else within - _POINTS):
             continue
         alike = f"{between:.0%} of answers are equal"
@@ -143,27 +146,38 @@ def _ratio(one: int, other: int, several: list[Any]) -> _Ratio:
     return _Ratio(math.exp(told.low), math.exp(told.high))
 
 
-def _equal_shares(subject: Subject, laid: Laid, failed: NDArray[np.bool_], one: int, other: int) -> tuple[float, float]:
-    """How often two answers to one input are equal: of one configuration and the other; of repeats of either.
+class _Shares:
+    """How often two answers to one input are equal, over all that did not fail."""
 
-    NaN where there are no such two.
-    """
-    import numpy as np
+    def __init__(self, subject: Subject, laid: Laid, failed: NDArray[np.bool_]) -> None:
+        import numpy as np
+        import pandas as pd
 
-    rows = np.flatnonzero(np.isin(laid.configuration, (one, other)) & ~failed)
-    part = subject.frame.iloc[rows]
-    answers: dict[tuple[int, int], Counter[str]] = {}
-    places = zip(laid.input[rows].tolist(), laid.configuration[rows].tolist(), strict=True)
-    texts = zip(objects(part["result"]), objects(part["output"]), strict=True)
-    for place, (result, output) in zip(places, texts, strict=True):
-        answers.setdefault(place, Counter())[compared(result, output)] += 1
-    between, within = [], []
-    for (asked, configuration), counts in answers.items():
-        total = sum(counts.values())
-        if total > 1:
-            within.append(sum(n * (n - 1) for n in counts.values()) / (total * (total - 1)))
-        others = answers.get((asked, other))
-        if configuration == one and others:
-            between.append(sum(n * others[text] for text, n in counts.items()) / (total * sum(others.values())))
-    enough = len(between) >= _FEWEST_INPUTS
-    return float(np.mean(between)) if enough else math.nan, float(np.mean(within)) if within else math.nan
+        part = subject.frame.loc[~failed, ["result", "output"]]
+        texts = [compared(*row) for row in zip(objects(part["result"]), objects(part["output"]), strict=True)]
+        answers = pd.factorize(np.array(texts, dtype="object"))[0]
+        found = pd.DataFrame({"at": laid.configuration[~failed], "input": laid.input[~failed], "answer": answers})
+        counts = found.groupby(["at", "input", "answer"], sort=False).size().rename("count").reset_index()
+        counts["runs"] = counts.groupby(["at", "input"])["count"].transform("sum")
+        self._counts = dict(list(counts.groupby("at")))
+
+    def within(self, *configurations: int) -> float:
+        """Of repeats of one configuration; NaN where nothing was repeated."""
+        import pandas as pd
+
+        known = [self._counts[one] for one in configurations if one in self._counts]
+        found = pd.concat(known) if known else pd.DataFrame({"runs": [], "count": [], "at": [], "input": []})
+        several = found[found["runs"] > 1]
+        equal = several["count"] * (several["count"] - 1) / (several["runs"] * (several["runs"] - 1))
+        return float(equal.groupby([several["at"], several["input"]]).sum().mean())
+
+    def between(self, one: int, other: int) -> float:
+        """Of one configuration and the other; NaN where they have too few inputs in common."""
+        if one not in self._counts or other not in self._counts:
+            return math.nan
+        ours, theirs = self._counts[one], self._counts[other]
+        common = set(ours["input"]) & set(theirs["input"])
+        if len(common) < _FEWEST_INPUTS:
+            return math.nan
+        both = ours.merge(theirs, on=["input", "answer"])
+        return float((both["count_x"] * both["count_y"] / (both["runs_x"] * both["runs_y"])).sum() / len(common))

@@ -49,8 +49,12 @@ def differing(comparison: Comparison, score: str, most: int = 5, beside: int = 4
     of_each, inputs = comparison.codes()
     values = comparison.values(score)
     there = np.flatnonzero(~np.isnan(values))
-    frame = pd.DataFrame({"input": inputs[there], "configuration": of_each[there], "score": values[there], "row": there})
-    told = frame.groupby(["input", "configuration"]).agg(score=("score", "mean"), row=("row", "min"), runs=("row", "size"))
+    frame = pd.DataFrame(
+        {"input": inputs[there], "configuration": of_each[there], "score": values[there], "row": there}
+    )
+    told = frame.groupby(["input", "configuration"]).agg(
+        score=("score", "mean"), row=("row", "min"), runs=("row", "size")
+    )
     by_input = told["score"].groupby("input")
     # Sorted in a stable way: of inputs that are as far apart, the first asked comes first.
     apart = (by_input.max() - by_input.min()).sort_values(ascending=False, kind="stable")

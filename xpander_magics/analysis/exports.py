@@ -25,7 +25,7 @@ from xpander_magics.analysis.formats import FORMATS, is_foreign_database
 from xpander_magics.analysis.subjects import subject_of
 from xpander_magics.cell import one_of
 from xpander_magics.errors import ConfigError
-from xpander_magics.outcomes import Runs, Sweeping
+from xpander_magics.outcomes import Runs
 from xpander_magics.session import default_session
 
 if TYPE_CHECKING:
@@ -48,14 +48,12 @@ class Exported(NamedTuple):
     words: str
 
 
-def export(
-    runs: Any = None, path: str | os.PathLike[str] = "runs.csv", *, what: str = "runs", judges: bool = False
-) -> Path | str:
+def export(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", judges: bool = False) -> Path | str:
     """Writes runs, a comparison's table, or the preferences that people voted for.
 
     Args:
-        runs: ``Runs``, a list of ``Run``, a DataFrame of runs, a notebook's path, a ``Comparison``; every kept run when
-            omitted.
+        runs: ``Runs``, a list of ``Run``, a DataFrame of runs, a notebook's path, a ``Comparison``; None for every kept
+            run.
         path: a file, whose ending says the form: .csv, .jsonl, .ndjson, .parquet, .sqlite or .db. Or
             ``mlflow:EXPERIMENT``: an MLflow run a configuration, at ``MLFLOW_TRACKING_URI``.
         what: ``runs``; ``comparison``, its table; ``preferences``, a pair of answers a vote, as preference training
@@ -72,9 +70,7 @@ def export(
     return exported(runs, path, what=what, judges=judges).path
 
 
-def exported(
-    runs: Any = None, path: str | os.PathLike[str] = "runs.csv", *, what: str = "runs", judges: bool = False
-) -> Exported:
+def exported(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", judges: bool = False) -> Exported:
     """The same as ``export``, which says what was written."""
     one_of("what", what, WHAT)
     named = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
@@ -131,12 +127,12 @@ def _frame_of(rows: Iterable[Any]) -> pd.DataFrame:
     """Votes or scores, one a row."""
     import pandas as pd
 
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    frame: pd.DataFrame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    return frame
 
 
 def _store_of(runs: Any) -> Store:
-    session: Sweeping = runs.session if isinstance(runs, Runs) else default_session()  # type: ignore[assignment]
-    return session.store
+    return runs.session.store if isinstance(runs, Runs) else default_session().store
 
 
 def _comparison(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:

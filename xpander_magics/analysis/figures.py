@@ -11,22 +11,26 @@ import functools
 import io
 import itertools
 import math
+import os
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from xpander_magics.safety import plain
+
+_Floats = NDArray[np.float64]
 
 # Okabe and Ito (2008), Color Universal Design: told apart by the colour-blind, and as greys by their lightness.
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -55,9 +59,11 @@ class Plot(Figure):
     """A figure that a notebook shows by itself, whatever backend there is.
 
     Attributes:
+        title: what it is of.
         alt: what it shows, in words, for those who can't see it.
     """
 
+    title = ""
     alt = ""
 
     def __repr__(self) -> str:
@@ -101,6 +107,7 @@ def new_plot(rows: float, title: str, *, per_row: float = 0.3, least: float = 3.
     """A figure that is as high as its rows need."""
     figure = Plot(figsize=(WIDTH, max(least, 1.7 + per_row * rows)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
+    figure.title = title
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     return figure
 
@@ -128,15 +135,23 @@ def shown(text: object, longest: int = _LONGEST) -> str:
     if len(line) <= longest:
         return line
     # Names that are made alike differ at their ends as often as at their beginnings.
-    end = longest // 3
+    end = longest // 2
     return f"{line[: longest - end - 1]}…{line[-end:]}"
 
 
 def shown_names(names: Sequence[str], longest: int = _LONGEST) -> list[str]:
-    """The names as a plot can draw them; no two are alike."""
+    """The names as a plot can draw them; no two are alike.
+
+    Where some are too long, what all begin with is left out before their middles are.
+    """
+    lines = [shown(name, len(name)) for name in names]
+    if len(lines) > 1 and max(map(len, lines)) > longest:
+        common = re.match(r".*[\s/_.:-]", os.path.commonprefix(lines))  # noqa: RUF071  # by characters, as is meant
+        if common and common.end() > longest // 3:
+            lines = [f"…{line[common.end() :]}" for line in lines]
     found: dict[str, None] = {}
-    for name in names:
-        short = shown(name, longest)
+    for line in lines:
+        short = shown(line, longest)
         alike = itertools.chain([short], (f"{short} #{number}" for number in itertools.count(2)))
         found[next(one for one in alike if one not in found)] = None
     return list(found)
@@ -185,16 +200,16 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
-    scale = figure.dpi / 72
-    frame = axes.get_window_extent().padded(-1)
-    points: list[tuple[float, float]] = [tuple(axes.transData.transform((label.x, label.y))) for label in labels]
-    dots = [Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in points]
-    dots += [dot for line in lines for dot in _dotted(axes.transData.transform(list(line)), 6 * scale)]
-    taken: list[Bbox] = []
-    leaders: list[Bbox] = []
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # lines to labels must not move what they lead to
+    pixel = figure.dpi / 72  # a typographic point
+    to_pixels = axes.transData.transform
+    frame = axes.get_window_extent()
+    points = to_pixels([(label.x, label.y) for label in labels])
+    dots = np.concatenate([_around(points, 4 * pixel), *(_around(_along(to_pixels(line)), 1) for line in lines)])
+    taken, leaders = np.empty((0, 4)), np.empty((0, 4))
     missing = 0
     for place in sorted(range(len(labels)), key=lambda place: not labels[place].matters):
-        label, (x, y) = labels[place], points[place]
+        label, own = labels[place], points[place]
         text = axes.annotate(
             label.text,
             (label.x, label.y),
@@ -202,69 +217,62 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
             textcoords="offset points",
             fontsize=SMALL,
             fontweight="bold" if label.matters else "normal",
-            parse_math=False,
-            annotation_clip=False,
+            bbox={"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             ha="center",
             va="center",
+            zorder=5,
         )
         text.set_in_layout(False)
-        size = text.get_window_extent()
-        best: tuple[float, float, float, Bbox] | None = None
-        for distance, (dx, dy) in _offsets(size.width / 2 + 6 * scale, size.height / 2 + 5 * scale, scale):
-            box = Bbox.from_bounds(x + dx - size.width / 2, y + dy - size.height / 2, size.width, size.height)
-            if not (frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1):
-                continue
-            leader = _leader(box, (x, y), 9 * scale)
-            if box.count_overlaps(taken) or any(dot.count_overlaps(taken) for dot in leader):
-                continue
-            cost = distance + 2.0 * box.count_overlaps(dots) + 4.0 * box.count_overlaps(leaders)
-            if best is None or cost < best[0]:
-                best = (cost, dx, dy, box)
-        if best is None:
+        size = np.array(text.get_window_extent().size)
+        offsets, costs = _offsets(size / 2 + np.array([6, 5]) * pixel, 13 * pixel)
+        boxes = np.concatenate([own + offsets - size / 2, own + offsets + size / 2], axis=1)
+        near = np.clip(own, boxes[:, :2], boxes[:, 2:])
+        far = np.hypot(*(near - own).T) > 9 * pixel
+        along = _around(own + (near - own)[:, None] * np.linspace(0, 1, 12)[:, None], 1)
+        crossing = far & np.array([_overlaps(leader, taken).any() for leader in along])
+        inside = (boxes[:, :2] > frame.p0).all(axis=1) & (boxes[:, 2:] < frame.p1).all(axis=1)
+        free = inside & ~crossing & (_overlaps(boxes, taken) == 0)
+        if not free.any():
             text.remove()
             missing += 1
             continue
-        _, dx, dy, box = best
-        taken.append(box)
-        text.set_position((dx / scale, dy / scale))
-        leader = _leader(box, (x, y), 9 * scale)
-        if leader:
-            leaders += leader
-            (a, b) = axes.transData.inverted().transform([_nearest(box, (x, y)), (x, y)])
-            axes.plot([a[0], b[0]], [a[1], b[1]], color=GREY, linewidth=0.6, zorder=1)
+        costs = costs + 2 * _overlaps(boxes, dots) + 4 * _overlaps(boxes, leaders)
+        best = int(np.argmin(np.where(free, costs, np.inf)))
+        taken = np.concatenate([taken, boxes[best : best + 1]])
+        text.set_position(tuple(offsets[best] / pixel))
+        if far[best]:
+            leaders = np.concatenate([leaders, along[best]])
+            ends = axes.transData.inverted().transform([near[best], own])
+            axes.plot(*ends.T, color=GREY, linewidth=0.6, zorder=1)
     return missing
 
 
-def _nearest(box: Bbox, point: tuple[float, float]) -> tuple[float, float]:
-    """The point of a box that is nearest to another."""
-    return min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1)
+def _offsets(beside: _Floats, ring: float) -> tuple[_Floats, _Floats]:
+    """Where a label may stand: all around its point, then ever farther away; and how much worse each is."""
+    angle, number = np.meshgrid(np.linspace(0, 2 * np.pi, 24, endpoint=False), np.arange(14))
+    around = np.stack([np.cos(angle).ravel(), np.sin(angle).ravel()], axis=1)
+    return (beside + ring * number.reshape(-1, 1)) * around, 1.5 * number.ravel() + 0.3 * np.abs(around[:, 1])
 
 
-def _leader(box: Bbox, point: tuple[float, float], least: float) -> list[Bbox]:
-    """The line from a label to its point as small boxes; none where they are close."""
-    near = _nearest(box, point)
-    if math.dist(near, point) < least:
-        return []
-    return list(_dotted([near, point], least / 2))
+def _along(line: _Floats) -> _Floats:
+    """Points along a polyline, about 6 pixels apart; one of a single point is that point."""
+    pieces = [np.asarray(line)]
+    for start, end in itertools.pairwise(pieces[0]):
+        pieces.append(np.linspace(start, end, min(200, 2 + int(np.hypot(*(end - start)) / 6))))
+    return np.concatenate([np.asarray(line)[:1], *pieces])
 
 
-def _offsets(width: float, height: float, scale: float) -> Iterator[tuple[float, tuple[float, float]]]:
-    """Where a label may stand: all around its point, then ever farther away."""
-    for ring in range(9):
-        for step in range(24):
-            angle = 2 * math.pi * step / 24
-            reach = 13 * scale * ring
-            x, y = math.cos(angle), math.sin(angle)
-            yield 1.5 * ring + 0.3 * abs(y), ((width + reach) * x, (height + reach) * y)
+def _around(points: _Floats, half: float) -> _Floats:
+    """Boxes (x0, y0, x1, y1) around points."""
+    return np.concatenate([points - half, points + half], axis=-1)
 
 
-def _dotted(line: Any, apart: float) -> Iterator[Bbox]:
-    """Small boxes along a polyline."""
-    for (x0, y0), (x1, y1) in itertools.pairwise(line):
-        count = min(400, max(1, int(math.hypot(x1 - x0, y1 - y0) / apart)))
-        for step in range(count + 1):
-            x, y = x0 + (x1 - x0) * step / count, y0 + (y1 - y0) * step / count
-            yield Bbox.from_bounds(x - 1, y - 1, 2, 2)
+def _overlaps(boxes: _Floats, others: _Floats) -> NDArray[np.int64]:
+    """How many of the others each box overlaps."""
+    mine, theirs = boxes[:, None], others[None]
+    apart = (mine[..., :2] >= theirs[..., 2:]).any(axis=-1) | (mine[..., 2:] <= theirs[..., :2]).any(axis=-1)
+    found: NDArray[np.int64] = (~apart).sum(axis=1)
+    return found
 
 
 def point(axes: Axes, x: float, y: float, look: Look) -> None:
@@ -272,7 +280,7 @@ def point(axes: Axes, x: float, y: float, look: Look) -> None:
     axes.plot(x, y, look.marker, markersize=6.5, markerfacecolor=face, markeredgecolor=look.colour, zorder=3)
 
 
-def dot(axes: Axes, y: float, bounds: NDArray[np.float64], look: Look) -> None:
+def dot(axes: Axes, y: float, bounds: _Floats, look: Look) -> None:
     """A point in its row, with its interval where there is one."""
     middle, low, high = bounds
     if np.isfinite([low, high]).all():
@@ -292,14 +300,12 @@ def band(axes: Axes, middle: float, floor: float) -> Patch:
     return Patch(color=PALE, alpha=0.6, label=f"noise floor, ± {number(floor, 2)}")
 
 
-def key(text: str, look: Look, line: str = "") -> Line2D:
+def key(text: str, look: Look, line: Literal["", "--", ":"] = "") -> Line2D:
     face = look.colour if look.filled else "white"
-    return Line2D(
-        *([], []), color=look.colour, marker=look.marker, linestyle=line or "none", label=text, markerfacecolor=face
-    )
+    return Line2D(*([], []), color=look.colour, marker=look.marker, linestyle=line, label=text, markerfacecolor=face)
 
 
-def legend(axes: Axes, keys: Sequence[Line2D | Patch]) -> None:
+def legend(axes: Axes, keys: Sequence[Artist]) -> None:
     """The keys above the plot, where they cover nothing."""
     axes.legend(
         handles=list(keys),

@@ -29,7 +29,7 @@ def to_csv(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
     """One table as CSV in UTF-8, its first row the names."""
     (frame,) = tables.values()
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file)  # ends lines with CRLF; with LF alone, a CR within a cell wouldn't be quoted
         writer.writerow([_harmless(str(name)) for name in frame.columns])
         for batch in _batches(frame, as_json=True):
             columns = (_cells(values, kind) for kind, values in batch.values())
@@ -76,7 +76,9 @@ def to_parquet(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
         for start in range(0, max(len(frame), 1), _BATCH):
             batch = frame.iloc[start : start + _BATCH].rename(columns=str)
             for name, kind in kinds.items():
-                if kind in ("json", "text") and batch[name].dtype != "category":
+                if batch[name].dtype == "category":
+                    batch[name] = batch[name].cat.rename_categories(lambda value: _encodable(str(value)))
+                elif kind in ("json", "text"):
                     values = _values(batch[name], kind, as_json=True)
                     batch[name] = pd.array([None if v is None else _encodable(v) for v in values], dtype="string")
             table = pa.Table.from_pandas(batch, schema=schema, preserve_index=False)
@@ -193,7 +195,7 @@ def _values(column: pd.Series[Any], kind: str, *, as_json: bool) -> list[Any]:
         reals = column.to_numpy("float64", na_value=np.nan)
         missing, values = ~np.isfinite(reals), reals.tolist()
     elif kind == "text":
-        values = column.astype("object").map(str, na_action="ignore").tolist()
+        values = [value if gone else str(value) for gone, value in zip(missing, column, strict=True)]
     else:
         values = column.astype("object").tolist()
     return [None if gone else value for gone, value in zip(missing, values, strict=True)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-# Differences below this share of the scores are of floating point alone.
+# What is smaller than this, or than this share of the scores, is of floating point alone.
 ROUNDING = 1e-12
 NOWHERE = (math.nan, math.nan)
 
@@ -70,10 +70,15 @@ def mean_ends(means: Floats, repeats: Floats, kind: Kind, level: float) -> tuple
     if not count:
         return NOWHERE
     mean = float(np.mean(means))
-    variance = float(np.var(means, ddof=1)) / count if count > 1 else 0.0
+    spread = float(np.std(means, ddof=1)) if count > 1 else 0.0
+    variance = spread**2 / count if spread > ROUNDING * max(abs(mean), 1) else 0.0
     if kind.bounded:
-        effective = mean * (1 - mean) / variance * _t_adjustment(count, level) if variance else 0.0
         as_good = count**2 / float(np.sum(1 / repeats)) if kind.binary else math.inf
+        if variance:
+            effective = mean * (1 - mean) / variance * _t_adjustment(count, level)
+        else:
+            # Repeats that differ by as much in every input are as good as inputs; scores all alike may be of any kind.
+            effective = as_good if kind.binary and count > 1 and 0 < mean < 1 else count
         low, high = _wilson(mean, min(max(effective, count), as_good), level)
         if kind.binary:
             return low, high
@@ -96,15 +101,15 @@ def difference_ends(differences: Floats, kind: Kind, level: float) -> tuple[floa
     """
     import numpy as np
 
-    count, squares = len(differences), float(np.sum(differences**2))
-    differing = int(np.count_nonzero(differences))
-    ties = 1 - differing / count
+    count, differing = len(differences), int(np.count_nonzero(differences))
     # Two inputs more, one won and one lost, each of the weight `ties`.
-    size = squares / differing if differing else 1.0
+    ties = 1 - differing / count
+    size = math.sqrt(float(np.sum(differences**2)) / differing) if differing else 1.0
     total = count + 2 * ties
     centre = float(np.sum(differences)) / total
-    spread = (squares + 2 * ties * size) / total - centre**2
-    variance = spread / (total - 1) if total > 1 and spread > ROUNDING * size else 0.0
+    squares = float(np.sum((differences - centre) ** 2)) + ties * ((size - centre) ** 2 + (size + centre) ** 2)
+    spread = math.sqrt(squares / total)
+    variance = spread**2 / (total - 1) if total > 1 and spread > ROUNDING * max(size, 1) else 0.0
     if kind.bounded:
         # Half of 1 + difference is from 0 to 1, and its variance a quarter of the difference's.
         effective = (1 - centre**2) / variance if variance else count
@@ -131,7 +136,8 @@ def _wilson(share: float, count: float, level: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(share * count, count, alpha=1 - level, method="wilson")
-    return float(low), float(high)
+    # At the ends the formula gives 0 and 1 themselves, but for rounding.
+    return float(low) if share > 0 else 0.0, float(high) if share < 1 else 1.0
 
 
 def _wider(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
@@ -139,17 +145,20 @@ def _wider(first: tuple[float, float], second: tuple[float, float]) -> tuple[flo
 
 
 def _willink(values: Floats, level: float) -> tuple[float, float]:
-    """Willink's interval for the mean of an asymmetric distribution (2005), from Hall's transformation (1992)."""
+    """Willink's interval for the mean of an asymmetric distribution (2005), from Hall's transformation (1992).
+
+    It ends at the latest where the transformation turns: beyond that, a few scores alone decide how far it reaches.
+    """
     import numpy as np
 
     count, mean = len(values), float(np.mean(values))
     spread = float(np.std(values, ddof=1)) if count > 2 else 0.0
-    if spread <= ROUNDING * abs(mean):
+    if spread <= ROUNDING * max(abs(mean), 1):
         return mean, mean
     third = float(np.sum(((values - mean) / spread) ** 3)) * count / ((count - 1) * (count - 2))
     skew, quantile, error = third / (6 * math.sqrt(count)), t_quantile(level, count - 1), spread / math.sqrt(count)
 
     def moved(r: float) -> float:
-        return float(np.cbrt(1 + 6 * skew * (r - skew)) - 1) / (2 * skew) if abs(skew) > 1e-6 else r
+        return float(np.cbrt(max(1 + 6 * skew * (r - skew), 0)) - 1) / (2 * skew) if abs(skew) > 1e-6 else r
 
     return mean - moved(quantile) * error, mean - moved(-quantile) * error

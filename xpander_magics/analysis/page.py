@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from xpander_magics.display import escape
 
+_LONGEST_ANSWER = 900
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #555; --paper: #fff; --panel: #f5f5f3; --line: #d4d4d0;
   --link: #0b5cad; --better: #005a8c; --worse: #a03c00; }
@@ -44,19 +46,20 @@ td.words { min-width: 18rem; }
 .better { color: var(--better); font-weight: 600; white-space: nowrap; }
 .worse { color: var(--worse); font-weight: 600; white-space: nowrap; }
 figure { margin: 1rem 0 1.5rem; }
-figure img { display: block; width: 100%; max-width: 50rem; height: auto; background: #fff; border: 1px solid var(--line);
-  border-radius: 4px; padding: .5rem; }
+figure img { display: block; width: 100%; max-width: 50rem; height: auto; background: #fff; padding: .5rem;
+  border: 1px solid var(--line); border-radius: 4px; }
 figcaption { max-width: 46rem; margin-top: .4rem; }
 pre, .answer { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { background: var(--panel); padding: .6rem .8rem; margin: .4rem 0; font-size: .8125rem; line-height: 1.45;
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 ins { color: var(--better); text-decoration: none; }
 del { color: var(--worse); text-decoration: none; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: .75rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 13rem), 1fr)); gap: .75rem; }
 .card { border: 1px solid var(--line); border-radius: 4px; padding: .6rem .75rem; min-width: 0; }
 .card h4 { margin: 0 0 .3rem; font-size: .875rem; overflow-wrap: anywhere; }
 .answer { font-size: .875rem; }
-@media (max-width: 40rem) { main { padding: 1rem .9rem 3rem; } h1 { font-size: 1.4rem; }
+@media (max-width: 40rem) { figure img { min-width: 36rem; }
+  main { padding: 1rem .9rem 3rem; } h1 { font-size: 1.4rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #f5f5f3; --line: #bbb;
   --link: #000; --better: #005a8c; --worse: #a03c00; }
@@ -97,6 +100,11 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{text(title)}</h2>\n{held}\n</section>" if held else ""
 
 
+def panel(name: str, parts: Iterable[str]) -> str:
+    """What is to be read first."""
+    return f'<section class="short" aria-label="{text(name)}">{"".join(parts)}</section>'
+
+
 def paragraph(written: str, kind: str = "") -> str:
     return f"<p{_class(kind)}>{text(written)}</p>" if written else ""
 
@@ -129,7 +137,7 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], kin
 def _cells(row: Sequence[str], kinds: Sequence[str]) -> str:
     first, *others = row
     told = [
-        f"<td{_class(one if one in ('better', 'worse') else kind)}>{text(one)}</td>"
+        f"<td{_class(word if (word := one[2:]) in ('better', 'worse') else kind)}>{text(one)}</td>"
         for one, kind in zip(others, kinds[1:], strict=True)
     ]
     return f'<th scope="row">{text(first)}</th>{"".join(told)}'
@@ -139,11 +147,13 @@ def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 
 
-def picture(svg: bytes, alt: str, caption: str) -> str:
+def picture(svg: bytes, name: str, alt: str, caption: str) -> str:
     """A picture that is in the page itself. As an image an SVG runs nothing and loads nothing."""
     data = base64.b64encode(svg).decode()
     shown = f'<img src="data:image/svg+xml;base64,{data}" alt="{text(alt)}">'
-    return f"<figure>{shown}<figcaption>{text(caption)}</figcaption></figure>"
+    # On a narrow screen it is scrolled, too, or its letters would be too small to read.
+    held = f'<div class="wide" role="region" aria-label="{text(name)}" tabindex="0">{shown}</div>'
+    return f"<figure>{held}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def preformatted(written: str, longest: int = 4000) -> str:
@@ -161,7 +171,8 @@ def changes(lines: Sequence[str], most: int = 80) -> str:
 def cards(pairs: Iterable[tuple[str, str, str]]) -> str:
     """Texts side by side, each under its name, and what is said of it."""
     told = [
-        f'<div class="card"><h4>{text(name)}</h4><div class="answer">{answer}</div><p class="soft">{text(said)}</p></div>'
+        f'<div class="card"><h4>{text(name)}</h4>\n<div class="answer">{text(answer, _LONGEST_ANSWER)}</div>\n'
+        f'<p class="soft">{text(said)}</p></div>'
         for name, answer, said in pairs
     ]
     return f'<div class="cards">{"".join(told)}</div>' if told else ""

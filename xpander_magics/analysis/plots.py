@@ -129,5 +129,5 @@ def pareto_front(costs: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
     known = np.isfinite(costs) & np.isfinite(scores)
     as_good = (costs[:, None] <= costs) & (scores[:, None] >= scores)
     better = (costs[:, None] < costs) | (scores[:, None] > scores)
-    beaten: npt.NDArray[np.bool_] = (as_good & better & known[:, None]).any(axis=0)
-    return known & ~beaten
+    front: npt.NDArray[np.bool_] = known & ~np.any(as_good & better & known[:, None], axis=0)
+    return front

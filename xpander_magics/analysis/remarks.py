@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xpander_magics.analysis import estimates
+from xpander_magics.analysis.differences import short
 from xpander_magics.analysis.efforts import mismatches, without_effect
-from xpander_magics.analysis.subjects import Gone, Laid, Subject
+from xpander_magics.analysis.layout import Laid
+from xpander_magics.analysis.scored import SUCCESS
+from xpander_magics.analysis.subjects import Gone, Subject
+from xpander_magics.analysis.summaries import PASSED
 from xpander_magics.matrix import preview
 from xpander_magics.safety import plain
 from xpander_magics.standing import has_statistics
@@ -37,6 +41,7 @@ def remarks(
         noise: the noise floors.
     """
     return [
+        _success(values),
         *mismatches(subject, failed),
         *without_effect(subject, laid, failed),
         *_left_out(gone),
@@ -47,6 +52,12 @@ def remarks(
         *([] if has_statistics() else [estimates.NO_STATISTICS]),
         *(f"{name}: {plain(preview(text))}" for name, text in laid.prompts.items()),
     ]
+
+
+def _success(values: Mapping[str, NDArray[np.float64]]) -> str:
+    first = next(iter(values))
+    passed = "" if first == SUCCESS else f" and with a score {first} of {PASSED} or more"
+    return f"A success is a run that completed without an error{passed}. Seconds are those of runs that did not fail."
 
 
 def _left_out(gone: Gone) -> list[str]:
@@ -92,7 +103,7 @@ def _inputs(laid: Laid) -> list[str]:
 def _noise(laid: Laid, noise: Mapping[str, estimates.Noise]) -> list[str]:
     if noise:
         return [
-            f"Noise floor of {name}: {told.floor:.2g}. One setup run twice differs by up to that, 95% of the time."
+            f"Noise floor of {name}: {short(told.floor)}. One setup run twice differs by up to that, 95% of the time."
             for name, told in noise.items()
         ]
     if len(laid.names) > 1 and has_statistics():

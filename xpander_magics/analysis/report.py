@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis import page, plots
-from xpander_magics.analysis.differences import CORRECTIONS, p_shown
+from xpander_magics.analysis.differences import CORRECTIONS, MARKS
+from xpander_magics.analysis.estimates import NO_STATISTICS
 from xpander_magics.analysis.examples import differing, failures_by_kind
 from xpander_magics.analysis.files import checked_path, whole_file
+from xpander_magics.analysis.shown import Shown, differences_shown, table_shown
 from xpander_magics.analysis.versions import prompt_versions
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import utc_now
@@ -27,6 +30,7 @@ _MOST_VERSIONS = 12
 _MOST_SCORES = 4
 _LONGEST_ANSWER = 900
 _LONGEST_ERROR = 400
+_NUMBER = re.compile(r"[-+–<]?\s?[\d–$]|–")
 _SOFTWARE = ("xpander-magics", "pandas", "numpy", "scipy", "statsmodels", "matplotlib")
 
 
@@ -61,10 +65,10 @@ def report_html(comparison: Comparison, title: str | None = None) -> str:
         title,
         [
             f"<header>\n<h1>{page.text(title)}</h1>\n{page.paragraph(f'{made}.', 'soft')}\n</header>",
-            f'<section class="short" aria-label="In short">{"".join(map(page.paragraph, in_short(comparison)))}</section>',
+            page.panel("In short", map(page.paragraph, in_short(comparison))),
             page.section("What was compared", page.facts(_what(comparison))),
             page.section("What to keep in mind", page.items(_first(comparison.notes, _MOST_NOTES))),
-            page.section("Results", _table(comparison), page.paragraph(_LEGEND, "legend")),
+            page.section("Results", _shown(table_shown(comparison)), page.paragraph(_LEGEND, "legend")),
             page.section("Differences", *_differences(comparison)),
             page.section("Pictures", *_pictures(comparison)),
             page.section("Prompts", *_prompts(comparison)),
@@ -97,14 +101,17 @@ def in_short(comparison: Comparison) -> list[str]:
 
 
 def _best(comparison: Comparison, score: str) -> str:
-    rows = [row for row in _rows(comparison) if not math.isnan(row[score])]
-    if not rows:
-        return f"No run has a score {score}."
-    best = max(rows, key=lambda row: float(row[score]))
-    among = [row["configuration"] for row in rows if row[score] == best[score]]
-    if len(rows) > 1 and len(among) == len(rows):
-        return f"All have the same {_called(score)}: {_score(best, score)}."
-    return f"The highest {_called(score)} is {_score(best, score)}, of {_listed(among[:4])}."
+    table = comparison.table
+    means = [_real(value) for value in table[score]]
+    known = [mean for mean in means if not math.isnan(mean)]
+    if not known:
+        return f"No run has a {_called(score)}."
+    place = means.index(max(known))
+    among = [name for name, mean in zip(comparison.names, means, strict=True) if mean == means[place]]
+    told = _interval(means[place], _real(table[f"{score}_low"].iloc[place]), _real(table[f"{score}_high"].iloc[place]))
+    if 1 < len(means) == len(among):
+        return f"All have the same {_called(score)}: {told}."
+    return f"The highest {_called(score)} is {told}, of {_listed(among[:4])}."
 
 
 def _verdicts(rows: Any, baseline: str) -> str:
@@ -112,8 +119,8 @@ def _verdicts(rows: Any, baseline: str) -> str:
     named = {
         "better": f"Better than {baseline}",
         "worse": f"Worse than {baseline}",
-        "can't tell": f"These runs can't tell from {baseline}",
-        "noise": f"No farther from {baseline} than one setup is from itself when run twice",
+        "can't tell": f"These runs can't tell apart from {baseline}",
+        "noise": f"Within the noise of {baseline}, as one setup run twice may differ by as much",
     }
     told = []
     for verdict, head in named.items():
@@ -148,91 +155,42 @@ def _what(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 _LEGEND = (
-    "In parentheses: the 95% interval of the mean. Seconds: from sending to the end; half of the runs took at most the"
-    " median, 95% at most the 95th percentile. First token: seconds until the answer began, median. Tokens: mean of a"
-    " run. Costs are US dollars; a success is a run that didn't fail, with a score of at least 0.5 where there is one."
+    "In parentheses: the 95% interval. s p50 and p95: half of the runs took at most so many seconds, and 95% did; first"
+    " token: seconds until the answer began, median; tokens/run: mean. Costs are US dollars; a success is a run that"
+    " didn't fail, with a score of at least 0.5 where there is one."
 )
 
 
-def _table(comparison: Comparison) -> str:
-    """The table of the configurations; columns in which nothing is known are left out."""
-    rows = _rows(comparison)[:_MOST_ROWS]
-    columns: list[tuple[str, str, Any]] = [
-        ("runs", "Runs", lambda row: f"{row['runs']:,.0f}"),
-        ("inputs", "Inputs", lambda row: f"{row['inputs']:,.0f}"),
-        ("failures", "Failed", lambda row: f"{row['failures']:,.0f}"),
-        ("unscored", "Unscored", lambda row: f"{row['unscored']:,.0f}" if row["unscored"] else ""),
-    ]
-    for score in comparison.scores:
-        columns.append((score, _called(score).capitalize(), lambda row, score=score: _score(row, score)))
-    columns += [
-        (name, head, lambda row, name=name, digits=digits: _number(row[name], digits))
-        for name, head, digits in (
-            ("seconds_p50", "Seconds, median", "{:,.2f}"),
-            ("seconds_p95", "Seconds, 95th percentile", "{:,.2f}"),
-            ("ttft_p50", "First token, s", "{:,.2f}"),
-            ("tokens", "Tokens", "{:,.0f}"),
-            ("cost_per_run", "$ a run", "{:,.5f}"),
-            ("cost_per_success", "$ a success", "{:,.5f}"),
-        )
-    ]
-    cells = [[str(row["configuration"]), *(shown(row) for _, _, shown in columns)] for row in rows]
-    kept = [0, *(n for n, _ in enumerate(columns, 1) if any(row[n] for row in cells))]
-    heads = ["Configuration", *(head for _, head, _ in columns)]
-    left = len(comparison.names) - len(rows)
-    caption = "Configurations" + (f"; {left:,} more are left out" if left > 0 else "")
-    return page.table(
-        caption,
-        [heads[n] for n in kept],
-        [[row[n] for n in kept] for row in cells],
-        ["", *("number" for _ in kept[1:])],
-    )
+def _shown(table: Shown) -> str:
+    """A table as the page has it; the rest of a long one left out."""
+    left = len(table.rows) - _MOST_ROWS
+    more = f"{left:,} more rows are left out" if left > 0 else ""
+    caption = ". ".join(part for part in (table.title, table.common, more) if part)
+    rows = table.rows[:_MOST_ROWS]
+    numbers = [all(_NUMBER.match(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return page.table(caption, table.names, rows, ["number" if number else "" for number in numbers])
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
-    """The table of differences, with each in words, and the noise floor."""
+    """The table of differences, each in words, and the noise floor."""
     if not len(comparison.differences):
         return
     yield page.paragraph(
         f"Each configuration against {comparison.baseline}, over the inputs that both have: what counts is by how much"
-        " the mean score is higher or lower on the same input. Won and lost count inputs."
+        " the mean score is higher or lower on the same inputs. Wins, ties and losses count inputs."
     )
-    several = len(comparison.scores) > 1
-    rows = comparison.differences.to_dict("records")
-    cells = []
-    for row in rows[:_MOST_ROWS]:
-        low, high = _real(row["low"]), _real(row["high"])
-        interval = "" if math.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
-        p_value = _real(row["p_adjusted"])
-        cells.append(
-            [
-                str(row["configuration"]),
-                *([str(row["score"])] if several else []),
-                str(row["verdict"]),
-                f"{_number(row['difference'], '{:+.3f}')}{interval}",
-                "" if math.isnan(p_value) else p_shown(p_value).removeprefix("p = ").removeprefix("p "),
-                _number(row["effect_size"], "{:+.2f}"),
-                f"{row['wins']} / {row['ties']} / {row['losses']}",
-                str(row["unpaired"]),
-                str(row["words"]),
-            ]
-        )
-    heads = ["Configuration", *(["Score"] if several else []), "Verdict", "Difference", "p", "Effect size"]
-    heads += ["Won / tied / lost", "Unpaired", "In words"]
-    numbers = ["number"] * 5
-    left = f"; {len(rows) - _MOST_ROWS:,} more are left out" if len(rows) > _MOST_ROWS else ""
-    kinds = ["", *([""] if several else []), "", *numbers, "words"]
-    yield page.table(f"Differences from {comparison.baseline}{left}", heads, cells, kinds)
+    yield _shown(differences_shown(comparison))
+    signs = zip(comparison.differences["verdict"], comparison.differences["words"], strict=True)
+    yield page.items(_first([f"{MARKS[verdict]} {words}." for verdict, words in signs], _MOST_NOTES))
     for score, noise in comparison.noise.items():
         yield page.paragraph(
-            f"Noise floor of {_called(score)}: {noise.floor:.2g}. When one and the same setup was run twice, its two mean"
-            f" scores lay within that of each other 95% of the time ({noise.method}; {_counted(noise.pairs, 'pair')}). A"
-            " smaller difference is called noise."
+            f"Noise floor of {_called(score)}: {noise.floor:.2g}. When one and the same setup is run twice, its two"
+            f" mean scores lie within that of each other 95% of the time, as {_counted(noise.pairs, 'pair')} of"
+            " repeats tell. A smaller difference is called noise."
         )
     if not comparison.noise:
         yield page.paragraph(
-            "The noise floor isn't known: no input was run twice with one setup, so how far a setup varies by itself"
-            " can't be told."
+            "The noise floor isn't known: how far a setup differs from itself can't be told without repeats."
         )
 
 
@@ -249,19 +207,18 @@ def _pictures(comparison: Comparison) -> Iterator[str]:
             wanted += [("differences", None, score)]
             wanted += [("tradeoff", x, score) for x in plots.known_quantities(comparison) if x != "tokens"]
     wanted += [("distribution", x, None) for x in plots.known_quantities(comparison) if x != "cost"]
-    for kind, x, score in wanted:
+    for kind, x, named in wanted:
         try:
-            drawn = plots.plot(comparison, kind, x=x, score=score)
+            drawn = plots.plot(comparison, kind, x=x, score=named)
         except ConfigError:
             continue  # nothing to draw: the tables say what is missing
-        yield page.picture(drawn.as_bytes("svg"), drawn.alt, _CAPTIONS[kind])
+        yield page.picture(drawn.as_bytes("svg"), drawn.title, drawn.alt, _CAPTIONS[kind])
 
 
 _CAPTIONS = {
     "scores": "The mean score of each configuration. The farther two intervals are apart, the surer the difference;"
-    " the differences below are surer than what can be seen here, as they compare input by input.",
-    "differences": "How much higher or lower each configuration scores than the baseline on the same inputs. An interval"
-    " that crosses zero means: these runs can't tell.",
+    " still surer are the differences, which compare input by input.",
+    "differences": "How much higher or lower each configuration scores than the baseline on the same inputs.",
     "tradeoff": "Up is better, left is cheaper or faster. What is on the Pareto front is the best for what it takes.",
     "distribution": "How single runs spread: an average alone hides the slow and the long ones.",
     "prompts": "What each change of the prompt brought.",
@@ -275,7 +232,7 @@ def _prompts(comparison: Comparison) -> Iterator[str]:
     names = {template: name for name, template in comparison.prompts.items()}
     if len(versions) > 1 and plots.has_matplotlib():
         drawn = plots.plot(comparison, "prompts")
-        yield page.picture(drawn.as_bytes("svg"), drawn.alt, _CAPTIONS["prompts"])
+        yield page.picture(drawn.as_bytes("svg"), drawn.title, drawn.alt, _CAPTIONS["prompts"])
     for one in versions[:_MOST_VERSIONS]:
         name = names.get(one.template)
         head = f"Version {one.number}{f' ({name})' if name else ''}" if len(versions) > 1 else "The template"
@@ -309,8 +266,9 @@ def _examples(comparison: Comparison) -> Iterator[str]:
         yield page.cards(
             (
                 answer.configuration,
-                page.text(answer.answer, _LONGEST_ANSWER),
-                f"{_called(score).capitalize()}: {answer.score:.3g}" + (f" over {answer.runs} runs" * (answer.runs > 1)),
+                answer.answer,
+                f"{_called(score).capitalize()}: {answer.score:.3g}"
+                + (f" over {answer.runs} runs" * (answer.runs > 1)),
             )
             for answer in one.answers
         )
@@ -332,37 +290,31 @@ def _failures(comparison: Comparison) -> Iterator[str]:
 def _method(comparison: Comparison) -> list[str]:
     """How it was done, in plain words, with the sources."""
     found = [
-        "A configuration is one combination of the settings that are compared. An input is what was asked: the variables"
-        " that were filled into the prompt, or else the prompt. Repeats of an input count as one input: their mean.",
+        "A configuration is one combination of the settings that are compared. An input is what was asked: the"
+        " variables that were filled into the prompt, or else the prompt. Repeats of an input count as one input.",
         f"{comparison.failures} Runs that hadn't ended are left out.",
     ]
-    if not _has_intervals(comparison):
-        return [*found, "No intervals: they need scipy and statsmodels (pip install 'xpander-magics[stats]')."]
+    if not any(comparison.table[f"{score}_low"].notna().any() for score in comparison.scores):
+        return [*found, NO_STATISTICS]
     found += [
-        "An interval at 95% is made in a way that holds the true mean in about 95 of 100 such studies. For scores of 0 and"
-        " 1 it is Wilson's (1927), with an effective number of inputs where inputs were repeated (Korn and Graubard 1998);"
-        " skewed scores widen it as Willink (2005) does; scores beyond 0 to 1 have Student's t.",
-        "A difference is taken on each input that both configurations have, then averaged. Its p-value tells how often so"
-        " large a mean difference would come about if each input's difference could as well have had the other sign"
-        " (Fisher's permutation test of paired data, 1935; for 0 and 1 without repeats that is McNemar's test).",
-        "The effect size is Cohen's d: the mean difference in units of the differences' standard deviation (Lakens 2013).",
-        "How many more inputs would tell: so many that a difference as large as seen would be found four times of five"
-        " (Connor 1987).",
+        "A 95% interval is made in a way that holds the true mean in about 95 of 100 such studies. For scores of 0 and"
+        " 1 it is Wilson's (1927), with an effective number of inputs where inputs were repeated (Korn and Graubard"
+        " 1998); skewed scores widen it as Willink (2005) does; scores beyond 0 to 1 have Student's t.",
+        "A difference is taken on each input that both configurations have, then averaged. Its p-value says how often"
+        " so large a mean would come about if each input's difference could as well have had the other sign (Fisher's"
+        " permutation test of paired data, 1935; for scores of 0 and 1 without repeats it is McNemar's test).",
+        "The effect size is Cohen's d: the mean difference in units of the differences' standard deviation (Lakens"
+        " 2013). More inputs that would tell: with so many, a difference as large as seen would be found four times of"
+        " five (Connor 1987).",
     ]
-    if len(comparison.differences) > 1:
-        found.append(
-            f"{len(comparison.differences):,} differences were tested, and the p-values have {CORRECTIONS[comparison.correction]},"
-            " since among many comparisons some look large by chance. Better or worse: p below 0.05 after that."
-        )
-    found.append(
-        "The noise floor comes from repeats: how far apart two mean scores of one and the same setup lie, 95% of the"
-        " time. A difference below it is called noise, whatever its p-value."
-    )
+    tested = len(comparison.differences)
+    if tested:
+        corrected = f" p has {CORRECTIONS[comparison.correction]} for {tested:,} differences" if tested > 1 else ""
+        corrected += ", since among many some look large by chance." if tested > 1 else ""
+        found.append(f"Better or worse: p is below 0.05.{corrected}")
+    if comparison.noise:
+        found.append("The noise floor comes from repeats. A difference below it is called noise, whatever its p-value.")
     return found
-
-
-def _has_intervals(comparison: Comparison) -> bool:
-    return any(comparison.table[f"{score}_low"].notna().any() for score in comparison.scores)
 
 
 def _software(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -380,29 +332,10 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The table's rows; numbers are floats, NaN where one is missing."""
-    heads = comparison.table.columns
-    numbers = {name for name in heads if name not in ("configuration", *comparison.by)}
-    return [
-        {name: _real(value) if name in numbers else value for name, value in row.items()}
-        for row in comparison.table.to_dict("records")
-    ]
-
-
-def _score(row: dict[str, Any], score: str) -> str:
-    return _interval(row[score], row[f"{score}_low"], row[f"{score}_high"])
-
-
 def _interval(mean: float, low: float, high: float) -> str:
     if math.isnan(mean):
         return ""
     return f"{mean:.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
-
-
-def _number(value: object, how: str) -> str:
-    real = _real(value)
-    return "" if math.isnan(real) else how.format(real)
 
 
 def _real(value: object) -> float:

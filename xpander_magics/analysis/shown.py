@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpander_magics.analysis.differences import CORRECTIONS, MARKS
+from xpander_magics.analysis.differences import CORRECTIONS, MARKS, p_shown, short
 from xpander_magics.display import AS_IT_IS, escape
 from xpander_magics.safety import plain
 from xpander_magics.tables import captioned, columned
@@ -37,13 +39,13 @@ def comparison_bundle(comparison: Comparison) -> dict[str, Any]:
         tables.append(differences_shown(comparison))
     said = sentences(comparison)
     notes = [comparison.failures, *comparison.notes]
-    text = [part for table in tables for part in (table.title, table.common, columned(table.names, table.rows), "")]
-    text += [_wrapped(one) for one in (*said, *notes)]
+    text = ["\n".join(filter(None, (one.title, one.common, columned(one.names, one.rows)))) for one in tables]
+    text.append("\n".join(_wrapped(one) for one in (*said, *notes)))
     html = "".join(
         captioned(". ".join(filter(None, (table.title, table.common))), table.names, table.rows) for table in tables
     )
     return {
-        "text/plain": "\n".join(part for n, part in enumerate(text) if part or text[n - 1]),
+        "text/plain": "\n\n".join(text),
         "text/html": f'<div class="xpander-comparison {AS_IT_IS}">{html}{_listed(said)}{_listed(notes)}</div>',
     }
 
@@ -60,7 +62,9 @@ def table_shown(comparison: Comparison) -> Shown:
     """What varies among the configurations."""
     table = comparison.table
     columns: list[tuple[str, list[str]]] = [
-        (name, [_count(value) for value in table[name]]) for name in ("runs", "inputs", "failures", "unscored")
+        (name, [_count(value) for value in table[name]])
+        for name in ("runs", "inputs", "failures", "unscored")
+        if name != "unscored" or table[name].any()
     ]
     columns += [(f"{name} (95%)", _intervals(table, name)) for name in comparison.scores]
     columns += [(head, [form(value) for value in table[name]]) for name, (head, form) in _MEASURES.items()]
@@ -78,7 +82,7 @@ def differences_shown(comparison: Comparison) -> Shown:
     more = [_verdict(*row) for row in zip(found["verdict"], found["more_inputs"], strict=True)]
     tally = zip(found["wins"], found["ties"], found["losses"], strict=True)
     columns = [
-        ("score", list(found["score"])),
+        ("score", list(found["score"]) if len(comparison.scores) > 1 else []),
         ("difference (95%)", _intervals(found, "difference", sign="+")),
         ("effect size", [_number(value, "+.2f") for value in found["effect_size"]]),
         (
@@ -87,10 +91,10 @@ def differences_shown(comparison: Comparison) -> Shown:
         ),
         ("wins/ties/losses", [f"{won}/{tied}/{lost}" for won, tied, lost in tally]),
         ("inputs", [_count(value) for value in found["inputs"]]),
-        ("unpaired", [_count(value) for value in found["unpaired"]]),
-        ("in words", more),
+        ("unpaired", [_count(value) for value in found["unpaired"]] if found["unpaired"].any() else []),
+        ("verdict", more),
     ]
-    shown = {"difference (95%)", "p", "wins/ties/losses", "in words"}
+    shown = {"score", "difference (95%)", "p", "wins/ties/losses", "verdict"}
     names, rows, common = _varying(list(found["configuration"]), columns, shown)
     corrected = ""
     if found["p_value"].notna().any() and len(found) > 1:
@@ -119,8 +123,8 @@ def _intervals(frame: pd.DataFrame, name: str, sign: str = "") -> list[str]:
     low, high = (f"{name}_low", f"{name}_high") if f"{name}_low" in frame else ("low", "high")
     found = []
     for value, least, most in zip(frame[name], frame[low], frame[high], strict=True):
-        between = f" ({least:{sign}.2f} to {most:{sign}.2f})" if _known(least) and _known(most) else ""
-        found.append(f"{value:{sign}.2f}{between}" if _known(value) else _MISSING)
+        between = f" ({short(least, sign)} to {short(most, sign)})" if _known(least) and _known(most) else ""
+        found.append(f"{short(value, sign)}{between}" if _known(value) else _MISSING)
     return found
 
 
@@ -130,7 +134,7 @@ def _verdict(verdict: str, more: Any) -> str:
 
 
 def _known(value: Any) -> bool:
-    return value is not None and value == value and type(value).__name__ != "NAType"
+    return isinstance(value, numbers.Real) and not math.isnan(value)
 
 
 def _number(value: Any, form: str) -> str:
@@ -138,7 +142,7 @@ def _number(value: Any, form: str) -> str:
 
 
 def _p(value: Any) -> str:
-    return "< 0.001" if _known(value) else _MISSING
+    return p_shown(value).removeprefix("p ").removeprefix("= ") if _known(value) else _MISSING
 
 
 def _count(value: Any) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis import estimates
 from xpander_magics.analysis.differences import Sample
+from xpander_magics.analysis.layout import Laid
 from xpander_magics.analysis.scored import SUCCESS
-from xpander_magics.analysis.subjects import SCORE, Laid
+from xpander_magics.analysis.subjects import SCORE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.formats import plain_columns
@@ -51,21 +52,21 @@ def to_mlflow(comparison: Comparison, experiment: str) -> int:
 
 
 def _add(client: Any, comparison: Comparison, experiment: str) -> int:
+    import pandas as pd
     from mlflow.entities import Metric, Param
-    from mlflow.utils.time import get_current_time_millis
 
     found = client.get_experiment_by_name(experiment)
     experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
     configurations, _ = comparison.codes()
     rows = comparison.table.to_dict("records")
-    for place, row in enumerate(rows):
+    for row in rows:
         frame = comparison.frame[configurations == comparison.names.index(row["configuration"])]
         run = client.create_run(experiment_id, run_name=row["configuration"])
-        run_id, now = run.info.run_id, get_current_time_millis()
+        run_id, now = run.info.run_id, time.time_ns() // 1_000_000
         status = "FAILED"  # unless all of it is there
         try:
-            settings = {name: row[name] for name in comparison.by if isinstance(row[name], str)}
-            params = [Param(_named(name), value[:_LONGEST_PARAMETER]) for name, value in settings.items()]
+            settings = {name: row[name] for name in comparison.by if not pd.isna(row[name])}
+            params = [Param(_named(name), str(value)[:_LONGEST_PARAMETER]) for name, value in settings.items()]
             figures = {name: value for name, value in row.items() if name not in settings and _is_figure(value)}
             metrics = [Metric(_named(str(name)), float(value), now, 0) for name, value in figures.items()]
             client.log_batch(run_id, metrics=metrics, params=params)
@@ -87,4 +88,4 @@ def _named(name: str) -> str:
 
 
 def _is_figure(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and math.isfinite(value)

@@ -77,7 +77,8 @@ class GGUFEngine:
         weights = KNOWN.get(call.model)
         file = self._files.get(call.model)
         stop = file.stop if file else weights.stop if weights else ()
-        if stop:
+        # What a schema holds ends by itself; before and within it, an empty line is only white space.
+        if stop and call.schema is None:
             body["stop"] = list(stop)
         # Only where the wording is free: it would hold back a label that the examples repeat, or JSON's own signs.
         if weights and not file and call.schema is None and not call.prefix and not call.choices:

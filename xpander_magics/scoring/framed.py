@@ -13,6 +13,7 @@ from xpander_magics.results import Run
 from xpander_magics.scoring.keeping import NO_ANSWER, Misses, expected_list, scorers_named, unknown_name
 from xpander_magics.scoring.measures import Answer, Unscored, plain_value
 from xpander_magics.scoring.scorers import Scorer, checked_name
+from xpander_magics.store.frames import without_gc
 from xpander_magics.store.scores import Score
 
 if TYPE_CHECKING:
@@ -68,14 +69,14 @@ def _answers(frame: pd.DataFrame) -> list[Answer | None]:
     """What a scorer looks at of each row; None where it has no answer that can be used."""
     found: list[Answer | None] = []
     names = ("run_id", "status", "result", "output")
-    for place, (run_id, status, result, output) in enumerate(
-        zip(*(_column(frame, name) for name in names), strict=True)
-    ):
-        if status != "completed" or (result is None and output is None):
-            found.append(None)
-        else:
-            text = json.dumps(output, ensure_ascii=False) if result is None else str(result)
-            found.append(Answer(run_id or f"of row {place}", text, output, partial(_run_of, frame, place)))
+    columns = [_column(frame, name) for name in names]
+    with without_gc():
+        for place, (run_id, status, result, output) in enumerate(zip(*columns, strict=True)):
+            if status != "completed" or (result is None and output is None):
+                found.append(None)
+            else:
+                text = json.dumps(output, ensure_ascii=False) if result is None else str(result)
+                found.append(Answer(run_id or f"of row {place}", text, output, partial(_run_of, frame, place)))
     return found
 
 

@@ -78,7 +78,7 @@ def _parameters(function: Callable[..., Any], name: str) -> dict[str, tuple[str,
         by_position = parameter.kind is parameter.POSITIONAL_ONLY
         if parameter.name in ("run", "output", "expected") and not by_position:
             what = parameter.name
-        elif has_default:
+        elif has_default and len(places) < 2:
             continue
         elif not places:
             raise ConfigError(

@@ -16,7 +16,7 @@ import json
 import numbers
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xpander_magics.cell import Options
 from xpander_magics.contract import EFFORTS
@@ -43,7 +43,7 @@ What is wrong or made up counts most against it. Length earns nothing by itself,
 LONGEST = 20_000
 """So many characters of a question, an answer or an expected answer are shown to a judge: the first and last halves."""
 
-_LONGEST_REASON = 600  # a small model would go on until it is cut off, and break the JSON
+_LONGEST_REASON = 1000  # in characters; a small model would go on until it is cut off, and break the JSON
 _LARGEST_SCALE = 1000
 
 SHOWN = """\
@@ -227,10 +227,13 @@ class Judge:
             scores[number] = Score(runs[number].run_id, self.name, value, self.spec, who, detail)
         return scores
 
-    def quote(self, runs: Sequence[Run], expected: Sequence[Any] | None, session: Sending) -> str:
+    def quote(self, runs: Sequence[Run], expected: Sequence[Any] | None = None, session: Sending | None = None) -> str:
         """What ``score_all`` would send, and its quote; nothing is sent."""
         usable = [number for number, run in enumerate(runs) if answer_of(run)]
-        return self.quoted(self._pointwise(runs, usable, expected), session)
+        sheet = self._pointwise(runs, usable, expected)
+        if not sheet.rows:
+            return "Nothing was sent. There is nothing to judge: no usable answer.\n"
+        return self.quoted(sheet, session or getattr(runs, "session", None) or cast("Sending", runs[0]._session()))
 
     def _pointwise(self, runs: Sequence[Run], usable: Iterable[int], expected: Sequence[Any] | None) -> Sheet:
         low, high = self.scale
@@ -282,9 +285,7 @@ class Judge:
         return [verdicts[place] for place in places]
 
     def quoted(self, sheet: Sheet, session: Sending) -> str:
-        """What ``ask`` would send, and its quote; nothing is sent."""
-        if not sheet.rows:
-            return "Nothing was sent. There is nothing to judge: no usable answer.\n"
+        """What ``ask`` would send for a sheet with rows, and its quote; nothing is sent."""
         return session.dry_run(*self._grid(sheet, session))
 
     def _places(self, sheet: Sheet) -> list[int]:
@@ -328,6 +329,9 @@ def judge_of(given: Judge | str) -> Judge:
     return given if isinstance(given, Judge) else Judge(given)
 
 
+NOT_ASKED = "not asked for"
+"""The problem of a verdict that an interrupt, say, came before."""
+
 _NO_ANSWER = "no usable answer to judge"
 
 
@@ -344,7 +348,7 @@ def verdict_schema(name: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
 def problem_of(verdict: Run) -> str:
     """Why a judge's run has no verdict, in a word or two."""
     if verdict.status == "planned":
-        return "not asked for"
+        return NOT_ASKED
     return verdict.error_type or verdict.status
 
 

@@ -108,12 +108,15 @@ def judged(
     watch: Callable[[Tally], object] | None,
     tell: Callable[[str], object],
 ) -> None:
-    """Has runs scored by a judge, which sends runs of its own, and keeps the scores."""
+    """Has runs scored by a judge, which sends runs of its own, and keeps the scores; what it never saw stays."""
+    from xpander_magics.scoring.judge import NOT_ASKED
+
     several, values = list(runs), None if expected is None else [plain_value(value) for value in expected]
     scores = judge.score_all(several, values, cast("Sending", session), watch=watch, tell=tell)
-    for run, one in zip(several, scores, strict=True):
+    seen = [pair for pair in zip(several, scores, strict=True) if pair[1].detail.get("problem") != NOT_ASKED]
+    for run, one in seen:
         set_score(run, one.name, one.value)
-    session.store.scores.add(scores)
+    session.store.scores.add(one for _, one in seen)
 
 
 def scorers_named(given: Any, variables: Mapping[str, Any], has_expected: bool) -> list[Scorer | Judge]:

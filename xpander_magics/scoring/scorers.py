@@ -34,6 +34,9 @@ WORDS = {
 }
 """The scorers as they are written, with what each one says."""
 
+SCORERS = (*(word.partition("[")[0].partition(":")[0] for word in WORDS), "judge:")
+"""The words that they begin with, a judge's among them."""
+
 _LONGEST_NAME = 60
 
 

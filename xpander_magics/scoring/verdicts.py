@@ -19,6 +19,7 @@ from xpander_magics.pairs import Answer, Contest, Pair
 from xpander_magics.results import Run
 from xpander_magics.safety import as_shown
 from xpander_magics.scoring.judge import MATERIAL, SHOWN, Judge, Sheet, problem_of, verdict_schema
+from xpander_magics.scoring.measures import plain_value
 from xpander_magics.standing import strengths_frame, wilson, win_rates_frame
 from xpander_magics.store.votes import CHOICES, Vote
 
@@ -54,10 +55,11 @@ class Position(NamedTuple):
 
     Attributes:
         pairs: how many pairs these are.
-        consistent: on how many both verdicts say the same of the answers.
+        consistent: on how many both verdicts say the same of the answers; a tie is a tie, good or bad.
         first, second: on how many both verdicts name the same side, left or right, and so another answer each time.
         unsteady: on how many one verdict names an answer, and the other calls it a tie.
-        first_wins: the share of the verdicts with a winner that named the left answer; 0.5 where sides don't matter.
+        winners: how many single verdicts named one of the two answers.
+        first_wins: the share of these that named the left one; 0.5 where sides don't matter.
         low, high: its 95% interval (Wilson, 1927); None without statsmodels.
     """
 
@@ -66,6 +68,7 @@ class Position(NamedTuple):
     first: int
     second: int
     unsteady: int
+    winners: int
     first_wins: float | None
     low: float | None
     high: float | None
@@ -153,6 +156,7 @@ class Verdicts:
             first=first,
             second=second,
             unsteady=len(said) - consistent - first - second,
+            winners=len(won),
             first_wins=lefts / len(won) if won else None,
             low=wilson(lefts, len(won))[0],
             high=wilson(lefts, len(won))[1],
@@ -195,16 +199,17 @@ class Verdicts:
         if self.identical:
             said.append(f"{self.identical:,} pairs weren't judged: both answers are the same.")
         if position.pairs:
-            told = f"{position.pairs - position.consistent:,} of {position.pairs:,} verdicts change with the order"
+            changed = position.pairs - position.consistent
             sides = f"{position.first:,} name the left answer both times, {position.second:,} the right one"
-            said.append(f"{told} ({position.flips:.0%}): {sides}. Those are ties.")
+            said.append(f"{changed:,} of {position.pairs:,} change with the order ({position.flips:.0%}): {sides}.")
         if position.first_wins is not None:
             between = "" if position.low is None else f" (95%: {position.low:.0%} to {position.high:.0%})"
-            said.append(f"Of the verdicts with a winner, {position.first_wins:.0%} name the left answer{between}.")
+            said.append(
+                f"Of {position.winners:,} verdicts for one of two, {position.first_wins:.0%} name the left{between}."
+            )
         cost = self.cost_usd
-        said.append(
-            "What it cost isn't known: %xpander usage asks for it." if cost is None else f"It has cost ${cost:,.5f}."
-        )
+        unknown = "What it has cost isn't known; with usage=True a Judge asks for it."
+        said.append(unknown if cost is None else f"It has cost ${cost:,.5f}.")
         return "\n".join(said)
 
 
@@ -285,13 +290,16 @@ def _sheet(
             f" them: {len(contest.names):,}, pairs with the same answer: {identical:,}."
         )
     chosen = chosen[:most]
-    known = {run.run_id: number for number, run in reversed(list(enumerate(runs)))}
+    wanted = None if expected is None else [plain_value(value) for value in expected]
+    if wanted is not None and len(wanted) != len(runs):
+        raise ConfigError(f"expected has {len(wanted):,} values, and there are {len(runs):,} runs.")
+    needed = {answer.run_id for pair in chosen for answer in pair}
+    found = {run.run_id: (number, run) for number, run in enumerate(runs) if run.run_id in needed}
     rows, cut = [], 0
     for pair in chosen:
-        numbers = [known[answer.run_id] for answer in pair]
-        left, right = (runs[number] for number in numbers)
-        wanted = next((expected[n] for n in numbers if expected is not None and expected[n] is not None), None)
-        texts = {"question": _question(left, right), "expected": None if wanted is None else as_shown(wanted)}
+        (first, left), (second, right) = (found[answer.run_id] for answer in pair)
+        value = None if wanted is None else wanted[first] if wanted[first] is not None else wanted[second]
+        texts = {"question": _question(left, right), "expected": None if value is None else as_shown(value)}
         for one, other in ((left, right), (right, left)):
             sides = {"left": one.result or "", "right": other.result or ""}
             row, shortened = judge.row({**texts, **sides}, [one.run_id, other.run_id])

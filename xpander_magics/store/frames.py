@@ -44,7 +44,7 @@ def build(batches: Iterable[Sequence[Sequence[Any]]]) -> pd.DataFrame:
     parts: dict[str, list[Any]] = {name: [] for name in FRAME_ROW}
     memos: dict[str, dict[Any, Any]] = {}
     columns = [(c, parts[c.name], memos.setdefault(c.kind.shared or c.name, {})) for c in (*COLUMNS, UNFRAMED[0])]
-    with _without_gc():
+    with without_gc():
         for batch in batches:
             for (column, into, memo), stored in zip(columns, zip(*batch, strict=True), strict=True):
                 into.append(column.kind.gather(stored, memo))
@@ -70,7 +70,7 @@ def _score_columns(parts: list[list[Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
+def without_gc() -> Iterator[None]:
     """Half a million new dicts would make the collector look at all of them again and again."""
     enabled = gc.isenabled()
     gc.disable()

@@ -24,6 +24,7 @@ from xpander_magics.kept import own_variables
 from xpander_magics.outcomes import Runs
 from xpander_magics.progress import line, summary
 from xpander_magics.quote import quoted
+from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.session import Session, default_session
 from xpander_magics.tables import runs_shown
