@@ -183,6 +183,15 @@ def test_the_front_is_named(three: Comparison) -> None:
     assert any(text.startswith("Pareto front") for text in texts_of(figure))
 
 
+def test_a_front_of_one_is_drawn() -> None:
+    """Guards against a front without a line: one configuration is both the best and the fastest."""
+    frame = frame_of(study(models=("small", "large")))
+    best = frame["model"] == "small"
+    figure = plot(compare(frame.assign(score_exact=best.astype(float), latency_s=2.0 - best)), x="seconds")
+    assert "the cheapest first: small." in figure.alt
+    assert {"small", "large"} <= set(texts_of(figure))
+
+
 numbers = st.one_of(st.integers(0, 4).map(float), st.just(math.nan))
 
 

@@ -13,6 +13,7 @@ from xpander_magics.scoring.scorers import SCORERS
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
+    from xpander_magics.outcomes import Runs
     from xpander_magics.scoring.verdicts import Verdicts
     from xpander_magics.session import Session
     from xpander_magics.sweeps import Watch
@@ -96,6 +97,9 @@ class Analyses:
             )
         runs = self._kept.runs(ref)
         scorers = scorers_named(specs, self._variables, command.expected is not None)
+        if command.dry_run:
+            self._quote(runs, scorers, command)
+            return None
         if not command.pairs:
             score(runs, scorers, command.expected, session=self._session, tell=self._tell)
             for scorer in scorers:
@@ -105,8 +109,20 @@ class Analyses:
             return None
         if len(scorers) > 1 or not isinstance(scorers[0], Judge):
             raise ConfigError("--pairs takes one judge: %xpander score RUNS judge:TARGET --pairs")
-        wanted = [run.variables.get(command.expected) for run in runs] if command.expected else None
-        return runs.judge(scorers[0], expected=wanted)
+        return runs.judge(scorers[0], expected=_expected(runs, command))
+
+    def _quote(self, runs: Runs, scorers: Sequence[Any], command: Command) -> None:
+        """What judges would send; other scorers send nothing."""
+        from xpander_magics.scoring.judge import Judge
+
+        wanted = _expected(runs, command)
+        for judge in scorers:
+            if not isinstance(judge, Judge):
+                self._tell(f"{judge.name} sends nothing.\n")
+            elif command.pairs:
+                self._tell(runs.quote_judge(judge, expected=wanted))
+            else:
+                self._tell(judge.quote(runs, wanted, self._session))
 
     def _is_scorer(self, word: str) -> bool:
         """Whether a word names a scorer, and not the runs that are to be scored."""
@@ -220,3 +236,8 @@ class Analyses:
         told = "Taken back" if command.words[2] == "undo" else "Kept"
         sides = f"left {vote.left_run[:8]}, right {vote.right_run[:8]}"
         self._tell(f"{told}: {vote.choice.replace('_', ' ')} ({sides}), by {vote.voter}.\n")
+
+
+def _expected(runs: Runs, command: Command) -> list[Any] | None:
+    """What each run should have answered, if the command says what tells."""
+    return [run.variables.get(command.expected) for run in runs] if command.expected else None

@@ -61,7 +61,7 @@ COMMANDS = tuple(
         ("diff", "RUN RUN", "two runs: answers, prompts and settings by their words, what each did on the way"),
         (
             "score",
-            "[RUNS] [SCORER ...] [--score SCORER] [--expected NAME] [--pairs]",
+            "[RUNS] [SCORER ...] [--score SCORER] [--expected NAME] [--pairs] [--dry-run]",
             "score answers, and keep the scores; with --pairs a judge compares two answers at a time",
         ),
         ("noise", "[RUNS] [-o NAME] [--dry-run]", "send one setup twice, to learn which differences are only noise"),

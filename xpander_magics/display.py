@@ -60,7 +60,7 @@ def _text(_renderer: Any, tokens: Sequence[Any], index: int, _options: Any, _env
 
 
 def facts(run: Run) -> str:
-    """A line: how it ended, with what, how long it took, what it used and cost."""
+    """A line: how it ended, with what, how long it took, what it used and cost, how it scored."""
     tokens = None
     if run.total_tokens is not None:
         known = run.prompt_tokens is not None and run.completion_tokens is not None
@@ -79,6 +79,7 @@ def facts(run: Run) -> str:
         f"first token {run.ttft_s:.1f} s" if run.ttft_s is not None else None,
         tokens,
         cost,
+        *(f"{name} {score:.3g}" for name, score in run.scores.items()),
         f"run {run.run_id[:8]}",
     ]
     return plain(" · ".join(fact for fact in told if fact))

@@ -76,6 +76,21 @@ def test_a_schema_holds_the_answer(api: Api, weights: Path) -> None:
     assert isinstance(json.loads(api.invoke("extractor", "x", llm_reasoning_effort="medium")["result"]), dict)
 
 
+def test_a_schema_holds_a_base_model(api: Api) -> None:
+    """Guards against its stop strings, one of them an empty line, ending an answer before its JSON has begun."""
+    ensure("gemma-3-270m")
+    schema = {"type": "object", "properties": {"label": {"enum": ["bug", "billing"]}}, "required": ["label"]}
+    for text in ("I was charged twice.", "The app crashes.", "I love it.", "The button is dead."):
+        task = api.invoke(
+            "writer",
+            f"Classify this support ticket: {text}",
+            llm_model_name="gemma-3-270m",
+            output_format="json",
+            output_schema=schema,
+        )
+        assert json.loads(task["result"])["label"] in ("bug", "billing")
+
+
 def test_json_alone_is_an_object(api: Api, weights: Path) -> None:
     text = api.invoke("writer", "Name a colour.", output_format="json")["result"]
     assert text.startswith("{")
