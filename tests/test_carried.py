@@ -58,7 +58,8 @@ def code(source: str, *carries: Any, count: int | None = 1) -> dict[str, Any]:
 def saved(path: Path, *cells: dict[str, Any]) -> Path:
     """A notebook file of these cells, the first of them after a text."""
     text = {"cell_type": "markdown", "source": "# Study", "metadata": {}}
-    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [text, *cells]}
+    named = [{"id": str(n), **cell} if isinstance(cell, dict) else cell for n, cell in enumerate((text, *cells))]
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": named}
     path.write_text(json.dumps(notebook), encoding="utf-8")
     return path
 
@@ -213,6 +214,18 @@ def test_what_no_cell_put_out_has_no_source(connected: LocalServer, kernel: Kern
     assert [found["source"] for out in outputs if (found := _with(MIME, out))] == [None, None]
 
 
+def test_a_comparison_names_its_runs(connected: LocalServer, tmp_path: Path) -> None:
+    path = tmp_path / "study.ipynb"
+    sweep = "%%xpander echo -m scripted/echo,scripted/fail -n 2 -o swept\nhello"
+    nbformat.write(executed(sweep, "swept.compare('model')"), path)
+    frame = read_notebook(path)
+    swept, compared = frame.attrs["cells"]
+    assert set(compared["run_ids"]) == set(swept["run_ids"]) == set(frame["run_id"])
+    assert compared["missing"] == 0
+    carries = nbformat.read(path, as_version=4).cells[2].outputs[0].data[MIME]
+    assert unpacked(carries)["rows"] == []
+
+
 def test_a_panels_runs_are_carried(connected: LocalServer) -> None:
     with running_kernel() as running:
         running.text("import xpander_magics as xp\np = xp.panel()")
@@ -349,7 +362,7 @@ def test_only_as_much_as_fits_is_carried(tmp_path: Path) -> None:
     carries = packed(runs)
     assert len(carries["run_ids"]) == carries["runs"] == MOST_RUNS + 5
     assert len(unpacked(carries)["rows"]) == MOST_RUNS
-    with pytest.warns(NotebookWarning, match="5 runs of cell 2 didn't fit into it, and the run store here"):
+    with pytest.warns(NotebookWarning, match="5 runs of cell 2 are only named in it, and the run store here"):
         frame = read_notebook(saved(tmp_path / "study.ipynb", code("x", carries)))
     assert frame["run_id"].tolist() == [run.run_id for run in runs[:MOST_RUNS]]
     assert frame.attrs["cells"][0]["missing"] == 5

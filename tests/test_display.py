@@ -146,6 +146,8 @@ def test_facts() -> None:
         "completed · openai/gpt-5 · effort low · think harder · 3.2 s · first token 0.5 s · "
         "1,234 tokens (1,000 in, 234 out) · $0.00123 · run 01234567"
     )
+    run.scores = {"exact": 1.0, "similarity": 0.66667}
+    assert facts(run).endswith(" · score exact 1 · score similarity 0.667 · run 01234567")
     assert facts(Run(run_id="0123456789", is_byok=True)) == "planned · own keys · run 01234567"
 
 

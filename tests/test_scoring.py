@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from fault_server import FaultServer, reply
 from notebook_shell import Notebook
+from test_judge import JudgingService
 
 import xpander_magics as xp
 from xpander_magics.cell import Options, parse_cell
@@ -431,6 +433,59 @@ def test_scores_that_cant_be_kept_cost_no_run(session: Session, monkeypatch: pyt
     assert run.status == "completed"
     assert run.scores == {"exact": 1.0}
     assert run.said == "Its scores aren't kept. The disk is full.\n"
+
+
+def test_an_executors_runs_are_scored_here(session: Session) -> None:
+    ours = threading.get_ident()
+    seen: list[int] = []
+
+    def mine(answer: str) -> float:
+        seen.append(threading.get_ident())
+        return float(len(answer))
+
+    options = parse_cell("writer --over rows --mode sync --score mine")
+    grid = session.grid(options, "{{ a }}", {"rows": [{"a": n} for n in range(4)], "mine": mine})
+    with ThreadPoolExecutor(2, thread_name_prefix="worker") as executor:
+        runs = session.sweep(grid, lambda tally: None, executor)
+    assert [run.scores for run in runs] == [{"mine": 2.0}] * 4
+    assert len(seen) == 4
+    assert ours not in seen
+    kept = session.store.select(sweep_id=runs.sweep_id)
+    assert [run.scores for run in kept] == [{"mine": 2.0}] * 4
+
+
+def judging(service: FaultServer) -> JudgingService:
+    """The service has a judge, which finds long answers good."""
+    service.service = JudgingService()
+    service.service.verdict = lambda texts: {"reason": "By length.", "score": min(len(texts["ANSWER"]), 5)}
+    return service.service
+
+
+def test_a_judge_scores_once_all_has_landed(session: Session, service: FaultServer) -> None:
+    bench = judging(service)
+    options = parse_cell("writer --over rows --mode sync --score exact --score fair=judge:judge --expected a")
+    grid = session.grid(options, "{{ a }}", {"rows": [{"a": "x"}, {"a": "xxx"}]})
+    runs = session.sweep(grid, lambda tally: None)
+    assert [run.scores for run in runs] == [{"exact": 1.0, "fair": 0.0}, {"exact": 1.0, "fair": 0.5}]
+    assert len(bench.asked) == 2
+    kept = session.store.scores.select([run.run_id for run in runs], "fair")
+    assert [(one.value, one.detail["reason"]) for one in kept] == [(0.0, "By length."), (0.5, "By length.")]
+    assert "2 verdicts" in runs.said
+    # The grid's record tells another kernel to judge, too.
+    another = Session(session.settings)
+    again = another.resume(runs.sweep_id, lambda tally: None)
+    assert [run.scores for run in again] == [run.scores for run in runs]
+    another.close()
+
+
+def test_a_judge_that_fails_costs_no_run(session: Session, service: FaultServer) -> None:
+    judging(service)
+    options = parse_cell("writer --over rows --mode sync --score judge:nobody")
+    runs = session.sweep(session.grid(options, "{{ a }}", {"rows": [{"a": "x"}]}), lambda tally: None)
+    assert [run.status for run in runs] == ["completed"]
+    assert runs.said.startswith("judge has given no scores: There is no agent")
+    one = session.run(parse_cell("writer --mode sync --score judge:judge"), "xxxxx", {})
+    assert one.scores == {"judge": 1.0}
 
 
 # ---- a DataFrame

@@ -141,12 +141,14 @@ class Analyses:
     def noise(self, command: Command, watch: Watch | None) -> Any:
         """One setup twice; with ``--dry-run``, what that would send."""
         from xpander_magics.analysis.noise import noise, quoted
+        from xpander_magics.scoring.keeping import scorers_named
 
         runs = self._kept.runs(next(iter(command.words), None))
         if command.dry_run:
-            self._tell(quoted(runs))
+            self._tell(quoted(runs, command.baseline))
             return None
-        return noise(runs, watch=watch, tell=self._tell)
+        score = scorers_named(command.score, self._variables, command.expected is not None) if command.score else None
+        return noise(runs, command.baseline, score=score, expected=command.expected, watch=watch, tell=self._tell)
 
     def plot(self, command: Command) -> Any:
         """A comparison as a picture."""
@@ -169,13 +171,13 @@ class Analyses:
 
     def export(self, command: Command) -> None:
         """Runs as a file."""
-        from xpander_magics.analysis.exports import export
+        from xpander_magics.analysis.exports import exported
 
         if not command.words:
             raise ConfigError("%xpander export takes a file: %xpander export results.csv RUNS")
         path, *ref = command.words
-        written = export(self._subjects(ref[0] if ref else None, command), path, what=command.what or "runs")
-        self._tell(f"Written: {written}\n")
+        about = self._subjects(ref[0] if ref else None, command)
+        self._tell(f"{exported(about, path, what=command.what or 'runs').words}\n")
 
     def vote(self, command: Command, *, widgets: bool) -> Any:
         """A vote on two answers: by a widget, or as text."""

@@ -333,7 +333,7 @@ def _warn(name: str, cells: list[dict[str, Any]]) -> None:
     if lacking:
         count = sum(cell["missing"] for cell in cells)
         runs = f"{count:,} run{'s' * (count != 1)}"
-        told.append(f"{runs} of {_listed(lacking)} didn't fit into it, and the run store here doesn't have them")
+        told.append(f"{runs} of {_listed(lacking)} are only named in it, and the run store here doesn't have them")
     for one in told:
         warnings.warn(f"{name}: {one}.", NotebookWarning, stacklevel=3)
 

@@ -64,7 +64,11 @@ COMMANDS = tuple(
             "[RUNS] [SCORER ...] [--score SCORER] [--expected NAME] [--pairs] [--dry-run]",
             "score answers, and keep the scores; with --pairs a judge compares two answers at a time",
         ),
-        ("noise", "[RUNS] [-o NAME] [--dry-run]", "send one setup twice, to learn which differences are only noise"),
+        (
+            "noise",
+            "[RUNS] [--baseline NAME] [--score SCORER] [--expected NAME] [-o NAME] [--dry-run]",
+            "send one setup twice, the first or the one named, to learn which differences are only noise",
+        ),
         (
             "plot",
             f"[RUNS] [KIND] {_COMPARED} [--x NAME] [--file FILE]",

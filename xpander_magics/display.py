@@ -79,7 +79,7 @@ def facts(run: Run) -> str:
         f"first token {run.ttft_s:.1f} s" if run.ttft_s is not None else None,
         tokens,
         cost,
-        *(f"{name} {score:.3g}" for name, score in run.scores.items()),
+        *(f"score {name} {score:.3g}" for name, score in run.scores.items()),
         f"run {run.run_id[:8]}",
     ]
     return plain(" · ".join(fact for fact in told if fact))

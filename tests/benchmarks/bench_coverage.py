@@ -222,6 +222,21 @@ def pairs_table(rng: np.random.Generator, samples: int) -> None:
             print(f"{shape:54}{inputs:7}{found.differing:8.1f}{found.covered:9.1%}{'':9}{found.contradicted:9.1%}")
 
 
+def errors_table(rng: np.random.Generator, samples: int) -> None:
+    """How often the test tells where differences have the mean 0, with and without skewness."""
+    print("\ntest of differences with the mean 0: rejections in % (aim at most 5%)")
+    shapes = {
+        "normal": lambda count: rng.normal(size=count),
+        "exponential": lambda count: rng.exponential(size=count) - 1,
+        "log-normal 0.7": lambda count: rng.lognormal(0, 0.7, count) - np.exp(0.245),
+    }
+    for name, draw in shapes.items():
+        for inputs in INPUTS[:3]:
+            codes, base = np.arange(inputs), np.zeros(inputs)
+            told = [paired_difference(draw(inputs), codes, base, codes).p_value <= 0.05 for _ in range(samples)]
+            print(f"{name:34}{inputs:7}{np.mean(told):9.1%}", flush=True)
+
+
 def power_of_more(rng: np.random.Generator, sample: Floats, samples: int) -> tuple[float, float]:
     """``more_inputs`` of these differences, and how often the test tells with so many more of the same kind."""
     codes, base = np.arange(len(sample)), np.zeros(len(sample))
@@ -275,7 +290,7 @@ def main() -> None:
     given = [int(word) for word in sys.argv[1:]]
     samples, seed = given + [1_000, 5][len(given) :]
     started = time.perf_counter()
-    for table in (means_table, worst_table, pairs_table, power_table, noise_table):
+    for table in (means_table, worst_table, pairs_table, errors_table, power_table, noise_table):
         table(np.random.default_rng(seed), samples)
     print(f"\n{samples:,} samples a row, seed {seed}, {time.perf_counter() - started:.0f} s")
 

@@ -114,8 +114,10 @@ class Comparison:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from xpander_magics.analysis.shown import comparison_bundle
+        from xpander_magics.carried import bundle
 
-        return comparison_bundle(self)
+        ids = (run_id for run_id in self.frame["run_id"] if isinstance(run_id, str))
+        return {**comparison_bundle(self), **bundle((), ids)}
 
 
 def compare(

@@ -111,7 +111,7 @@ def _settings(subject: Subject) -> dict[str, list[Any]]:
     frame, asked = subject.frame, {name: subject.asked[name].tolist() for name in subject.asked}
     target = asked["target"]
     model = _filled(asked["model"], models_of(frame, "provider", "model"), target)
-    short = shortmodels_of(model)
+    short = short_models(model)
     version = first_of(objects(frame["agent_version"]), asked["version"])
     nothing = [None] * len(frame)
     return {
