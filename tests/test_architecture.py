@@ -53,6 +53,7 @@ KEEPERS = {
     "mlflow": {"analysis"},
     "pyarrow": {"analysis"},
     "rapidfuzz": {"scoring"},
+    "regex": {"scoring"},
     "wordllama": {"scoring"},
     "nh3": {"display"},
     "markdown_it": {"display"},

@@ -499,6 +499,9 @@ def test_the_floor_may_come_from_other_runs() -> None:
     assert "Without repeats" in told(without, "noise floor")
     found = exact(runs, "effort", noise=frame_of(noisy({"low": 0.5})))
     assert found.differences["verdict"].tolist() == ["noise"]
+    # 20 inputs of one run each tell less than 30 of two.
+    own = exact(noisy({"low": 0.5})).noise["exact"].floor
+    assert found.noise["exact"].floor == pytest.approx(own * (30 * 2 / 20) ** 0.5)
     with pytest.raises(ConfigError, match="tell no noise floor"):
         exact(runs, "effort", noise=frame_of(grid({"low": 1})))
 

@@ -14,6 +14,8 @@ from xpander_magics.session import Session
 if TYPE_CHECKING:
     import pandas as pd
 
+    from xpander_magics.analysis.comparison import Comparison
+
 EXPERIMENT = "demo"
 MODELS = ("local/smollm2-135m-instruct", "local/gemma-3-270m")
 EFFORTS = ("low", "high")
@@ -36,6 +38,7 @@ def demo() -> pd.DataFrame:
     Raises:
         XpanderError: a part of the way is missing; says which.
     """
+    from xpander_magics.analysis.comparison import compare
     from xpander_magics.local.models import ensure
 
     for model in MODELS:
@@ -52,31 +55,20 @@ def demo() -> pd.DataFrame:
             over=[{"text": text, "label": label} for text, label in TICKETS],
             jobs=2,
             experiment=EXPERIMENT,
+            scores=("normalized",),
+            expected="label",
         )
         # A failed run is a row like any other.
-        frame = session.sweep(session.grid(options, PROMPT, {})).df
+        runs = session.sweep(session.grid(options, PROMPT, {}))
+        frame = runs.df
+        compared = compare(runs, by=["model", "effort"])
     finally:
         session.close()
-    _show(frame)
+    _show(frame, compared)
     return frame
 
 
-def comparison(frame: pd.DataFrame) -> pd.DataFrame:
-    """By model and effort: runs, the share of right answers, median seconds and mean tokens."""
-    answers = frame["result"].fillna("").str.strip().str.lower()
-    right = [answer == row["label"] for answer, row in zip(answers, frame["variables"], strict=True)]
-    grouped = frame.assign(correct=right).groupby(["model", "effort"], observed=True)
-    compared = grouped.agg(
-        runs=("run_id", "size"),
-        correct=("correct", "mean"),
-        seconds=("latency_s", "median"),
-        tokens=("total_tokens", "mean"),
-    )
-    rounded: pd.DataFrame = compared.round({"correct": 2, "seconds": 2, "tokens": 0})
-    return rounded
-
-
-def _show(frame: pd.DataFrame) -> None:
+def _show(frame: pd.DataFrame, compared: Comparison) -> None:
     import pandas as pd
 
     columns = ["ticket", "model", "effort", "status", "result", "total_tokens", "latency_s"]
@@ -88,7 +80,7 @@ def _show(frame: pd.DataFrame) -> None:
             .to_string(index=False)
         )
         print("\nCompared:\n")
-        print(comparison(frame).to_string())
+        print(compared)
     print(
         "\nThe runs are kept: xpander_magics.runs(experiment='demo') reads them again.\n"
         "To go on in a notebook:  pip install jupyterlab  and then  jupyter lab notebooks/quickstart.ipynb"

@@ -72,6 +72,9 @@ class Comparison:
     def __repr__(self) -> str:
         return f"Comparison({', '.join(self.scores)} by {', '.join(self.by)}: {len(self.names)} configurations)"
 
+    def __str__(self) -> str:
+        return str(self._repr_mimebundle_()["text/plain"])
+
     def codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The configuration (a place in ``names``) and the input (a number) of each row of ``frame``."""
         return self._laid.configuration, self._laid.input
@@ -148,7 +151,8 @@ def compare(
         baseline: the configuration that the others are compared with; the first when omitted. See ``against``.
         failures: how a failed run counts: ``zero`` (a score of 0), ``drop`` (not at all), or a score.
         correction: of the p-values: holm, bonferroni, fdr_bh or none.
-        noise: runs of one setup repeated, which tell the noise floor; the runs' own repeats when omitted.
+        noise: runs of one setup repeated, which tell the noise floor, scaled to these runs' inputs and repeats; their
+            own repeats tell it when omitted.
 
     Raises:
         ConfigError: there is nothing to compare, or an argument is wrong.
@@ -163,7 +167,7 @@ def compare(
     failed = subjects.has_failed(ended.frame)
     values = {name: values_of(ended.frame, name, failed, choice) for name in names}
     found = {name: samples(values[name], laid.configuration, laid.input) for name in names}
-    floors = _noise(values, laid) if noise is None else _noise_of(noise, score, expected, names, choice)
+    floors = _noise(values, laid) if noise is None else _noise_of(noise, score, expected, values, laid, choice)
     comparison = Comparison(
         by=laid.by,
         scores=tuple(names),
@@ -233,15 +237,31 @@ def _noise(values: dict[str, NDArray[np.float64]], laid: Laid) -> dict[str, esti
     return found
 
 
-def _noise_of(runs: Any, score: Any, expected: Any, names: Sequence[str], choice: Choice) -> dict[str, estimates.Noise]:
-    """The noise floors of other runs, scored alike."""
+def _noise_of(
+    runs: Any, score: Any, expected: Any, values: dict[str, NDArray[np.float64]], laid: Laid, choice: Choice
+) -> dict[str, estimates.Noise]:
+    """The noise floors that other runs tell, scored alike, for as many inputs and repeats as these have."""
     given, _, _ = scored(subjects.subject_of(runs), score, expected)
     ended, _ = subjects.ended(given)
     failed = subjects.has_failed(ended.frame)
-    known = [name for name in names if name == SUCCESS or f"{subjects.SCORE}{name}" in ended.frame.columns]
-    found = _noise({name: values_of(ended.frame, name, failed, choice) for name in known}, lay_out(ended))
+    known = [name for name in values if name == SUCCESS or f"{subjects.SCORE}{name}" in ended.frame.columns]
+    own, others = {name: values_of(ended.frame, name, failed, choice) for name in known}, lay_out(ended)
+    found = _noise(own, others)
     if not found:
         raise ConfigError(
             "noise: these runs tell no noise floor. It takes one setup, each input at least twice (-n 2)."
         )
-    return found
+    scale = {name: math.sqrt(_share(values[name], laid) / _share(own[name], others)) for name in found}
+    return {name: noise._replace(floor=noise.floor * scale[name]) for name, noise in found.items()}
+
+
+def _share(values: NDArray[np.float64], laid: Laid) -> float:
+    """The variance of a configuration's mean score, in units of the variance among an input's repeats; on average."""
+    import numpy as np
+
+    there = ~np.isnan(values)
+    cells = laid.configuration[there] * (laid.input.max(initial=0) + 1) + laid.input[there]
+    cells, repeats = np.unique(cells, return_counts=True)
+    owner = cells // (laid.input.max(initial=0) + 1)
+    inputs = np.bincount(owner)
+    return float(np.mean((np.bincount(owner, weights=1 / repeats) / np.maximum(inputs, 1) ** 2)[inputs > 0]))

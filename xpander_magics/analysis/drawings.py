@@ -84,10 +84,12 @@ def tradeoff(comparison: Comparison, score: str, x: str) -> Plot:
     )
     unknown = [names[n] for n in range(len(names)) if n not in drawn]
     across = np.isfinite(sides).any()
+    unnamed = drawn.size - figures.MOST_LABELS
     figures.say(
         plot,
         _intervals(estimates, f"Lines: 95% intervals of the means{', across and upright' if across else ''}."),
         f"Left out, as their {x} or score isn't known: {_some(unknown)}." if unknown else "",
+        f"{unnamed} of the points have no names here, for want of room." if unnamed > 0 else "",
     )
     labels = [figures.Label(names[n], costs[n], means[n], bool(front[n] or n == base)) for n in drawn]
     missing = figures.place_labels(axes, labels, [*lines, steps])

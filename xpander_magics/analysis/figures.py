@@ -40,6 +40,7 @@ WIDTH = 8.0
 """Of a figure, in inches."""
 
 _LONGEST = 44
+MOST_LABELS = 40
 # Scripts that matplotlib's own font lacks; of these, a machine has some or none.
 _MORE_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans", "Microsoft YaHei"),
@@ -195,7 +196,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
         lines: polylines that labels had better not cover, in data coordinates.
 
     Returns:
-        How many found no place that is free of other labels; they are left out.
+        How many are left out: the last of very many, and those for which all places cover another label.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -207,8 +208,9 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
     points = to_pixels([(label.x, label.y) for label in labels])
     dots = np.concatenate([_around(points, 4 * pixel), *(_around(_along(to_pixels(line)), 1) for line in lines)])
     taken, leaders = np.empty((0, 4)), np.empty((0, 4))
-    missing = 0
-    for place in sorted(range(len(labels)), key=lambda place: not labels[place].matters):
+    missing = max(0, len(labels) - MOST_LABELS)
+    order = sorted(range(len(labels)), key=lambda place: not labels[place].matters)
+    for place in order[:MOST_LABELS]:
         label, own = labels[place], points[place]
         text = axes.annotate(
             label.text,
@@ -229,7 +231,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
         near = np.clip(own, boxes[:, :2], boxes[:, 2:])
         far = np.hypot(*(near - own).T) > 9 * pixel
         along = _around(own + (near - own)[:, None] * np.linspace(0, 1, 12)[:, None], 1)
-        crossing = far & np.array([_overlaps(leader, taken).any() for leader in along])
+        crossing = far & _overlaps(along.reshape(-1, 4), taken).reshape(len(along), -1).any(axis=1)
         inside = (boxes[:, :2] > frame.p0).all(axis=1) & (boxes[:, 2:] < frame.p1).all(axis=1)
         free = inside & ~crossing & (_overlaps(boxes, taken) == 0)
         if not free.any():
@@ -269,9 +271,8 @@ def _around(points: _Floats, half: float) -> _Floats:
 
 def _overlaps(boxes: _Floats, others: _Floats) -> NDArray[np.int64]:
     """How many of the others each box overlaps."""
-    mine, theirs = boxes[:, None], others[None]
-    apart = (mine[..., :2] >= theirs[..., 2:]).any(axis=-1) | (mine[..., 2:] <= theirs[..., :2]).any(axis=-1)
-    found: NDArray[np.int64] = (~apart).sum(axis=1)
+    (left, low, right, high), (west, south, east, north) = boxes.T[..., None], others.T
+    found: NDArray[np.int64] = np.sum((left < east) & (right > west) & (low < north) & (high > south), axis=1)
     return found
 
 

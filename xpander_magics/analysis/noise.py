@@ -97,7 +97,7 @@ class NoiseRuns(Runs):
             lines.append(f"Seconds, the median: {' and '.join(seconds)}.")
         failures = int(table["failures"].sum())
         if failures:
-            lines.append(f"{_many(failures, 'run')} failed: {compared.failures}.")
+            lines.append(f"{_many(failures, 'run')} failed: {compared.failures}")
         lines += [] if has_statistics() else [NO_STATISTICS]
         return plain("\n".join([*lines, *self.notes]))
 

@@ -106,6 +106,8 @@ class Scoring:
 def scored_plan(plan: Plan, options: Options, variables: Mapping[str, Any]) -> Plan:
     """A plan with what its cell's ``--score`` and ``--expected`` say; raises as ``make_scoring``."""
     scoring = make_scoring(_rendered(options, variables), options.expected, variables, [plan.run.variables])
+    if scoring is None:
+        return plan
     plan.run.variables = plan.redact(plan.run.variables)  # which may have got what is expected
     return replace(plan, scoring=scoring)
 

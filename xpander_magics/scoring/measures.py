@@ -138,7 +138,8 @@ def matches(pattern: Any) -> Measure:
 
     def measure(answer: Answer, expected: Any) -> float:
         try:
-            return float(pattern.search(answer.text, timeout=PATTERN_SECONDS) is not None)
+            # Other threads go on meanwhile.
+            return float(pattern.search(answer.text, timeout=PATTERN_SECONDS, concurrent=True) is not None)
         except TimeoutError:
             raise Unscored(f"the pattern wasn't done after {PATTERN_SECONDS:g} s", is_error=True) from None
 

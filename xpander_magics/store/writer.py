@@ -15,7 +15,7 @@ from typing import Any
 
 from xpander_magics.errors import StoreError
 from xpander_magics.results import Run
-from xpander_magics.store.scores import Score, add_in
+from xpander_magics.store.scores import Score
 from xpander_magics.store.store import Store
 from xpander_magics.store.sweeps import Claim, claim_in, claim_time, row_of, update_in
 
@@ -147,16 +147,18 @@ class Writer:
 
     def _write(self, asked: list[_Asked], rows: list[dict[str, Any]], scores: list[Score]) -> None:
         claims = [one.claim() for one in asked]
-        with self._store.writing() as connection:
-            won = claim_in(connection, claims) if claims else set()
-            if rows:
-                update_in(connection, rows)
-            if scores:
-                add_in(connection, scores)
+        won: set[str] = set()
+        if claims or rows:
+            with self._store.writing() as connection:
+                won = claim_in(connection, claims) if claims else won
+                if rows:
+                    update_in(connection, rows)
         for one, claim in zip(asked, claims, strict=True):  # now that it is committed
             if one.run_id in won:
                 won.discard(one.run_id)  # of two for one run, the first has it
                 one.at = claim.at
+        # Afterwards, in a transaction of its own: somebody who scores the same runs locks them in another order.
+        self._store.scores.add(scores)
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, StoreError):  # a fault of our own; whoever waits must hear of it
