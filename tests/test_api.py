@@ -78,23 +78,24 @@ def test_signatures() -> None:
     assert list(inspect.signature(xp.run).parameters) == [
         *("prompt", "target", "model", "effort", "think", "variables", "version", "instructions", "context"),
         *("expected_output", "title", "format", "schema", "files", "user", "payload", "mcp", "thread", "fields"),
-        *("mode", "rpm", "timeout", "usage", "on_interrupt", "cached", "experiment", "tags", "note", "raw"),
-        "allow_secrets",
+        *("mode", "rpm", "timeout", "usage", "on_interrupt", "cached", "experiment", "tags", "note"),
+        *("score", "expected", "raw", "allow_secrets"),
     ]
     assert list(inspect.signature(xp.runs).parameters) == ["experiment", "status", "target", "tag", "last"]
     assert list(inspect.signature(xp.sweep).parameters) == [
         *("prompt", "target", "models", "efforts", "thinks", "over", "repeat", "variables", "version", "instructions"),
         *("context", "expected_output", "title", "format", "schema", "files", "user", "payload", "mcp", "thread"),
         *("fields", "mode", "jobs", "rpm", "timeout", "usage", "on_interrupt", "cached", "experiment", "tags"),
-        *("note", "raw", "allow_secrets", "executor", "progress"),
+        *("note", "score", "expected", "raw", "allow_secrets", "executor", "progress"),
     ]
     for function in (xp.run, xp.sweep):
         kinds = [p.kind for p in inspect.signature(function).parameters.values()]
         assert kinds == [kinds[0]] + [inspect.Parameter.KEYWORD_ONLY] * (len(kinds) - 1)
     for public in (xp.run, xp.sweep, xp.runs, xp.Run, xp.Client, xp.Run.reply, xp.Run.stop, xp.Run.refresh):
         assert inspect.getdoc(public)
-    votes = ("vote", "votes", "win_rates", "strengths")
-    for name in ("df", "failed", "statuses", "retry", "resume", "reply", "raise_for_failures", *votes):
+    votes = ("vote", "votes", "win_rates", "strengths", "judge", "agreement")
+    compared = ("compare", "score", "score_history")
+    for name in ("df", "failed", "statuses", "retry", "resume", "reply", "raise_for_failures", *votes, *compared):
         assert inspect.getdoc(inspect.getattr_static(xp.Runs, name))
 
 

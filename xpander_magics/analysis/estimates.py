@@ -150,7 +150,7 @@ def paired_difference(
     Limits: the interval holds in 93–97% of samples, but more often, up to always, where fewer than about ten inputs
     differ, since a sample without differences must not rule them out. The test errs in at most 5% where differences
     are symmetric around 0; where they are as skewed as a log-normal with a sigma of 0.7, in 9% with 20 inputs and 6%
-    with 200, as Student's t does too. For scores of 0 and 1 interval and test agree on 0 but in 0–7% of samples; for
+    with 200, as Student's t does too. For scores of 0 and 1 interval and test disagree on 0 in 0–7% of samples; for
     others the interval may hold 0 though the test tells, in 4–8% with 20 inputs, and in more where only a few differ.
 
     Args:

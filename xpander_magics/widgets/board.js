@@ -199,7 +199,7 @@ const makeBoard = (box, { data, words, sweep }, ask) => {
     const column = Math.max(Math.floor((room - first) / width), least);
     const linesOf = (count, space, most) => Math.max(1, Math.min(most, Math.ceil((count * font * 0.55) / (space - font)))) || most;
     const lines = Math.max(Math.min(groups, 3), linesOf(letters.answer, column, 3), linesOf(letters.input, first, 3) - 1);
-    const facts = linesOf(letters.facts * 0.75, column, 2); // in smaller type
+    const facts = linesOf(letters.facts * 0.85, column, 2); // in smaller type
     size = { ...size, row: Math.round(font * (2.3 + 1.45 * lines)), first, column, lines };
     grid.style.setProperty("--xp-lines", lines);
     grid.style.setProperty("--xp-inputlines", lines + 1);
