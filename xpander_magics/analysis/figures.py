@@ -33,7 +33,7 @@ from xpander_magics.safety import plain
 _Floats = NDArray[np.float64]
 
 # Okabe and Ito (2008), Color Universal Design: told apart by the colour-blind, and as greys by their lightness.
-BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+BLUE, VERMILLION = "#0072B2", "#D55E00"
 INK, GREY, PALE = "#1a1a1a", "#595959", "#dcdcdc"
 SMALL = 8.0
 WIDTH = 8.0
