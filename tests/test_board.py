@@ -10,7 +10,7 @@ import pytest
 from notebook_shell import Notebook
 from test_kernel import Kernel, running_kernel
 
-from xpander_magics.analysis.steps import steps
+from xpander_magics.analysis.diffs.steps import steps
 from xpander_magics.contract import Event
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.results import STREAMED, Run

@@ -21,7 +21,7 @@ from pandas.testing import assert_frame_equal
 
 import xpander_magics as xp
 from xpander_magics.analysis.comparison import compare
-from xpander_magics.analysis.exports import export, exported
+from xpander_magics.analysis.exports.exports import export, exported
 from xpander_magics.errors import ConfigError
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run, parse_time

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from IPython.core.formatters import DisplayFormatter
 
 from xpander_magics.analysis.comparison import Comparison, compare
-from xpander_magics.analysis.figures import Plot, number, shown, shown_names
 from xpander_magics.analysis.files import whole_file
-from xpander_magics.analysis.plots import KINDS, pareto_front, plot
-from xpander_magics.analysis.versions import changed_lines, prompt_versions
+from xpander_magics.analysis.pictures.figures import Plot, number, shown, shown_names
+from xpander_magics.analysis.pictures.plots import KINDS, pareto_front, plot
+from xpander_magics.analysis.pictures.versions import changed_lines, prompt_versions
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import Run
 from xpander_magics.store.frames import frame_of
@@ -425,7 +425,7 @@ _SMALL = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_plots import compared
-from xpander_magics.analysis.plots import plot
+from xpander_magics.analysis.pictures.plots import plot
 """
 
 
@@ -438,7 +438,8 @@ def test_pyplot_is_never_imported() -> None:
 
 def test_matplotlib_is_imported_when_it_is_needed() -> None:
     told = in_a_new_python(
-        "import sys, xpander_magics.analysis.plots, xpander_magics.analysis.report\nprint('matplotlib' in sys.modules)"
+        "import sys, xpander_magics.analysis.pictures.plots, xpander_magics.analysis.reports.report\n"
+        "print('matplotlib' in sys.modules)"
     )
     assert told == "False"
 
@@ -448,7 +449,7 @@ def test_without_matplotlib_it_says_how_to_get_it() -> None:
 import sys
 sys.modules["matplotlib"] = None
 from types import SimpleNamespace
-from xpander_magics.analysis.plots import plot
+from xpander_magics.analysis.pictures.plots import plot
 from xpander_magics.errors import ConfigError
 try:
     plot(SimpleNamespace(scores=("a",)), "scores")

@@ -15,8 +15,8 @@ import pytest
 from test_plots import HOSTILE, compared, in_a_new_python, study
 
 from xpander_magics.analysis.comparison import Comparison, compare
-from xpander_magics.analysis.examples import differing, failures_by_kind
-from xpander_magics.analysis.report import in_short, report, report_html
+from xpander_magics.analysis.reports.examples import differing, failures_by_kind
+from xpander_magics.analysis.reports.report import in_short, report, report_html
 from xpander_magics.errors import ConfigError
 from xpander_magics.store.frames import frame_of
 
@@ -258,7 +258,7 @@ def test_without_matplotlib_it_says_how_to_get_the_plots() -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_plots import compared
-from xpander_magics.analysis.report import report_html
+from xpander_magics.analysis.reports.report import report_html
 comparison = compared(templates=("a {{{{ text }}}}", "b {{{{ text }}}}"))
 sys.modules["matplotlib"] = None
 print(report_html(comparison))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import compare as compare
-    from xpander_magics.analysis.difference import diff as diff
-    from xpander_magics.analysis.exports import export as export
+    from xpander_magics.analysis.diffs.difference import diff as diff
+    from xpander_magics.analysis.exports.exports import export as export
     from xpander_magics.api import run as run
     from xpander_magics.api import runs as runs
     from xpander_magics.api import sweep as sweep
@@ -60,8 +60,8 @@ _HOME = {
     "outcomes": ("Runs",),
     "api": ("run", "runs", "sweep"),
     "analysis.comparison": ("compare",),
-    "analysis.difference": ("diff",),
-    "analysis.exports": ("export",),
+    "analysis.diffs.difference": ("diff",),
+    "analysis.exports.exports": ("export",),
     "carried": ("read_notebook",),
     "scoring.judge": ("Judge",),
     "scoring.keeping": ("score",),

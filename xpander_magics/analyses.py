@@ -132,7 +132,7 @@ class Analyses:
 
     def diff(self, command: Command) -> Any:
         """Two runs side by side."""
-        from xpander_magics.analysis.difference import diff
+        from xpander_magics.analysis.diffs.difference import diff
 
         if len(command.words) != 2:
             raise ConfigError("%xpander diff takes two runs: their ids, or variables that hold them. %xpander runs")
@@ -152,7 +152,7 @@ class Analyses:
 
     def plot(self, command: Command) -> Any:
         """A comparison as a picture."""
-        from xpander_magics.analysis.plots import KINDS, plot
+        from xpander_magics.analysis.pictures.plots import KINDS, plot
 
         words = list(command.words)
         kind = words.pop() if words and words[-1] in KINDS else None
@@ -171,7 +171,7 @@ class Analyses:
 
     def export(self, command: Command) -> None:
         """Runs as a file."""
-        from xpander_magics.analysis.exports import exported
+        from xpander_magics.analysis.exports.exports import exported
 
         if not command.words:
             raise ConfigError("%xpander export takes a file: %xpander export results.csv RUNS")

@@ -204,8 +204,8 @@ def _no_command(name: str) -> ConfigError:
 
 _WORDS = (
     "RUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
-    "RUNS is a variable that holds Runs, a DataFrame of them or a comparison, a sweep's id, or a saved notebook's file; "
-    "the newest sweep when omitted."
+    "RUNS is a variable that holds Runs, a DataFrame of them or a comparison, a sweep's id, or a saved notebook's "
+    "file; the newest sweep when omitted."
 )
 
 

@@ -29,6 +29,7 @@ _CHOICES = {
     "--mode": contract.MODES,
     "--view": cell.VIEWS,
     "--on-interrupt": cell.ON_INTERRUPT,
+    "--status": STATUSES,
     "--by": ("model", "effort", "think", "target", "version", "prompt"),
     "--failures": ("zero", "drop"),
     "--correction": ("holm", "bonferroni", "fdr_bh"),
@@ -111,18 +112,13 @@ class Completer:
             return COMMAND_NAMES
         if words[0] == "models":
             return self._listed(Directory.provider_ids)
-        if words[-1] == "--target":
-            return self._targets()
-        if words[-1] == "--status":
-            return STATUSES
         if words[0] not in COMMAND_NAMES:
             return ()
+        listed = {"--target": self._targets, "--score": self._scorers, "--noise": self._sweeps}
+        if words[-1] in listed:
+            return listed[words[-1]]()
         if words[-1] in _CHOICES:
             return _CHOICES[words[-1]]
-        if words[-1] == "--score":
-            return self._scorers()
-        if words[-1] == "--noise":
-            return self._sweeps()
         parser = command_parser(words[0])
         valued = _with_value(parser)
         if words[-1] in valued:  # a name of one's own, or a file, which IPython completes

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from test_plots import HOSTILE, study
 
 from xpander_magics.analysis.comparison import compare
-from xpander_magics.analysis.report import report
+from xpander_magics.analysis.reports.report import report
 from xpander_magics.store.frames import frame_of
 
 pytestmark = pytest.mark.browser

@@ -99,19 +99,19 @@ class Comparison:
 
     def plot(self, kind: str = "tradeoff", **options: Any) -> Figure:
         """A figure; see ``plots.plot``."""
-        from xpander_magics.analysis.plots import plot
+        from xpander_magics.analysis.pictures.plots import plot
 
         return plot(self, kind, **options)
 
     def report(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
         """Writes one HTML page with all of it; see ``report.report``."""
-        from xpander_magics.analysis.report import report
+        from xpander_magics.analysis.reports.report import report
 
         return report(self, path, title=title)
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path | str:
         """Writes it to a file; see ``exports.export``."""
-        from xpander_magics.analysis.exports import export
+        from xpander_magics.analysis.exports.exports import export
 
         return export(self, path, **options)
 

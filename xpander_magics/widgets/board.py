@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from xpander_magics.analysis.steps import steps
+from xpander_magics.analysis.diffs.steps import steps
 from xpander_magics.display import facts, safe_html, waiting_for
 from xpander_magics.errors import XpanderError
 from xpander_magics.matrix import EQUAL, ERROR, FAILURE, matrix_of

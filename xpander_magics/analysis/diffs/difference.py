@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpander_magics.analysis.alignment import Piece, aligned, words_between
-from xpander_magics.analysis.steps import steps
+from xpander_magics.analysis.diffs.alignment import Piece, aligned, words_between
+from xpander_magics.analysis.diffs.steps import steps
 from xpander_magics.calls import MARK
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import Run
@@ -103,12 +103,12 @@ class Diff:
     notes: list[str]
 
     def __repr__(self) -> str:
-        from xpander_magics.analysis.difference_shown import as_text
+        from xpander_magics.analysis.diffs.shown import as_text
 
         return as_text(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from xpander_magics.analysis.difference_shown import as_html, as_text
+        from xpander_magics.analysis.diffs.shown import as_html, as_text
 
         return {"text/plain": as_text(self), "text/html": as_html(self)}
 

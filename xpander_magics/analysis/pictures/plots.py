@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from xpander_magics.analysis.comparison import Comparison
-    from xpander_magics.analysis.figures import Plot
+    from xpander_magics.analysis.pictures.figures import Plot
 
 NO_MATPLOTLIB = "Plots need matplotlib: pip install 'xpander-magics[plot]'"
 KINDS = ("tradeoff", "scores", "distribution", "prompts", "differences")
@@ -72,7 +72,7 @@ def plot(
         raise ConfigError(NO_MATPLOTLIB)
     if not len(comparison.table):
         raise ConfigError("There are no runs to plot.")
-    from xpander_magics.analysis import drawings, figures
+    from xpander_magics.analysis.pictures import drawings, figures
 
     with figures.styled():
         if kind == "tradeoff":

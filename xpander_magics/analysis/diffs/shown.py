@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from xpander_magics.analysis.alignment import Piece, words_between
-from xpander_magics.analysis.difference import MISSING, Change, Diff, Fact, Step
+from xpander_magics.analysis.diffs.alignment import Piece, words_between
+from xpander_magics.analysis.diffs.difference import MISSING, Change, Diff, Fact, Step
 from xpander_magics.display import AS_IT_IS, escape
 from xpander_magics.results import Run
 from xpander_magics.safety import plain

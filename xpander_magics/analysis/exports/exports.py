@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis.comparison import Comparison, compare
+from xpander_magics.analysis.exports.formats import FORMATS, is_foreign_database
 from xpander_magics.analysis.files import checked_path, whole_file
-from xpander_magics.analysis.formats import FORMATS, is_foreign_database
 from xpander_magics.analysis.subjects import subject_of
 from xpander_magics.cell import one_of
 from xpander_magics.errors import ConfigError
@@ -77,7 +77,7 @@ def exported(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", jud
     if not named:
         raise ConfigError(f"export takes a file's path, not a value of type {type(path).__name__}.")
     if what == "mlflow" or named.startswith(MLFLOW):
-        from xpander_magics.analysis.tracking import to_mlflow
+        from xpander_magics.analysis.exports.tracking import to_mlflow
 
         experiment = named.removeprefix(MLFLOW)
         count = to_mlflow(runs if isinstance(runs, Comparison) else compare(runs), experiment)

@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.analysis import page, plots
 from xpander_magics.analysis.differences import CORRECTIONS, MARKS
 from xpander_magics.analysis.estimates import NO_STATISTICS
-from xpander_magics.analysis.examples import differing, failures_by_kind
 from xpander_magics.analysis.files import checked_path, whole_file
+from xpander_magics.analysis.pictures import plots
+from xpander_magics.analysis.pictures.versions import prompt_versions
+from xpander_magics.analysis.reports import page
+from xpander_magics.analysis.reports.examples import differing, failures_by_kind
 from xpander_magics.analysis.shown import Shown, differences_shown, table_shown
-from xpander_magics.analysis.versions import prompt_versions
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import utc_now
 

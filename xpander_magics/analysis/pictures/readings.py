@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xpander_magics.analysis.estimates import mean_interval
-from xpander_magics.analysis.plots import QUANTITIES
+from xpander_magics.analysis.pictures.plots import QUANTITIES
 from xpander_magics.analysis.subjects import has_failed
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.analysis.formats import plain_columns
+from xpander_magics.analysis.exports.formats import plain_columns
 from xpander_magics.errors import ConfigError
 
 if TYPE_CHECKING:

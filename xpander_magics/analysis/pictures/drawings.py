@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from xpander_magics.analysis import figures, readings
-from xpander_magics.analysis.figures import BLUE, GREY, INK, PALE, SMALL, VERMILLION, Look, Plot, number, shown
-from xpander_magics.analysis.plots import QUANTITIES, pareto_front
-from xpander_magics.analysis.versions import prompt_versions
+from xpander_magics.analysis.pictures import figures, readings
+from xpander_magics.analysis.pictures.figures import BLUE, GREY, INK, PALE, SMALL, VERMILLION, Look, Plot, number, shown
+from xpander_magics.analysis.pictures.plots import QUANTITIES, pareto_front
+from xpander_magics.analysis.pictures.versions import prompt_versions
 from xpander_magics.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Runs, comparisons and votes for other tools."""

@@ -1,0 +1,1 @@
+"""Comparisons as pages for people without Python."""
