@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import FaultServer
+from hypothesis import HealthCheck, settings
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 from postgres_server import PostgresServer, programs
@@ -29,6 +30,10 @@ from xpander_magics.local.models import ensure
 # the processes that they start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What a machine takes for an example says nothing about the code.
+settings.register_profile("steady", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

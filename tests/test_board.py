@@ -40,7 +40,7 @@ class Front:
         """Sends a message; returns the answer."""
         self.send(**message)
         while True:
-            told = self._client.get_iopub_msg(timeout=20)
+            told = self._client.get_iopub_msg(timeout=60)
             if told["msg_type"] == "comm_msg" and told["content"]["data"].get("method") == "custom":
                 content: dict[str, Any] = told["content"]["data"]["content"]
                 return content

@@ -165,9 +165,9 @@ def test_an_interrupted_and_a_failed_run_are_carried(
     kernel.text("s = {'script': {'chunks': ['begun '] + ['x'] * 1000, 'rate': 2}}")
     source = "%%xpander echo --payload s\nhello"
     kernel.client.execute(source)
-    until(lambda: "begun" in live_text(kernel.client.get_iopub_msg(timeout=20)))
+    until(lambda: "begun" in live_text(kernel.client.get_iopub_msg(timeout=60)))
     kernel.manager.interrupt_kernel()
-    carries = until(lambda: kernel.client.get_iopub_msg(timeout=20)["content"].get("data", {}).get(MIME))
+    carries = until(lambda: kernel.client.get_iopub_msg(timeout=60)["content"].get("data", {}).get(MIME))
     assert carries["source"] == hash_of(source)
     table = unpacked(carries)
     assert table["rows"][0][table["columns"].index("status")] == "stopped"
@@ -185,9 +185,9 @@ def test_an_interrupted_sweep_is_carried(
     kernel.client.execute("%%xpander echo --payload s -n 3 -j 1\nhello")
     until(lambda: [run for run in store.select() if run.status == "executing"])
     kernel.manager.interrupt_kernel()
-    carries = until(lambda: _with(MIME, kernel.client.get_iopub_msg(timeout=30)))
+    carries = until(lambda: _with(MIME, kernel.client.get_iopub_msg(timeout=60)))
     assert len(carries["run_ids"]) == len(unpacked(carries)["rows"]) == 3
-    until(lambda: kernel.client.get_shell_msg(timeout=20))
+    until(lambda: kernel.client.get_shell_msg(timeout=60))
 
 
 def test_a_sweep_that_an_error_stops_is_carried_without_being_shown(watched: Watched) -> None:  # noqa: F811
@@ -209,8 +209,8 @@ def test_what_no_cell_put_out_has_no_source(connected: LocalServer, kernel: Kern
     shown = "from IPython.display import display\nimport threading\n"
     shown += "t = threading.Thread(target=display, args=(run,)); t.start(); t.join()"
     outputs: list[dict[str, Any]] = []
-    kernel.client.execute_interactive(shown, timeout=60, output_hook=outputs.append)
-    kernel.client.execute_interactive("display(run)", timeout=60, output_hook=outputs.append, store_history=False)
+    kernel.client.execute_interactive(shown, timeout=180, output_hook=outputs.append)
+    kernel.client.execute_interactive("display(run)", timeout=180, output_hook=outputs.append, store_history=False)
     assert [found["source"] for out in outputs if (found := _with(MIME, out))] == [None, None]
 
 
@@ -287,7 +287,7 @@ def test_executing_a_notebook_again_keeps_it(connected: LocalServer, tmp_path: P
     nbformat.write(executed("%%xpander echo\nhello"), path)
     first = read_notebook(path)
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=180, kernel_name="python3").execute()
     nbformat.write(notebook, path)
     assert read_notebook(path)["run_id"].tolist() != first["run_id"].tolist()
     assert len(read_notebook(path)) == 1

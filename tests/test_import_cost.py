@@ -24,7 +24,7 @@ before = set(sys.modules)
 {code}
 print("\\n" + json.dumps(sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=True)
     return set(json.loads(ended.stdout.splitlines()[-1]))
 
 

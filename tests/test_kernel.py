@@ -38,7 +38,7 @@ class Kernel:
     def run(self, source: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Runs a cell; returns its reply and its outputs' messages."""
         outputs: list[dict[str, Any]] = []
-        reply = self.client.execute_interactive(source, timeout=60, output_hook=outputs.append, allow_stdin=False)
+        reply = self.client.execute_interactive(source, timeout=180, output_hook=outputs.append, allow_stdin=False)
         return reply["content"], outputs
 
     def text(self, source: str) -> str:
@@ -76,7 +76,7 @@ def store(environment: pytest.MonkeyPatch) -> Iterator[Store]:
     opened.close()
 
 
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     """What is found, as soon as it is."""
     end = time.monotonic() + seconds
     while not (value := found()):
@@ -88,7 +88,7 @@ def until(found: Callable[[], Any], seconds: float = 20) -> Any:
 def executed(*cells: str) -> nbformat.NotebookNode:
     """A notebook of these cells, run to its end."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (LOAD, *cells)])
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=180, kernel_name="python3").execute()
     return notebook
 
 
@@ -135,7 +135,7 @@ def test_an_error_fails_the_notebook_without_a_traceback(
 def test_a_failed_run_is_shown_and_kept_in_the_notebook(connected: LocalServer) -> None:
     cells = [LOAD, "%%xpander echo -m scripted/fail -o run\nhello", "run.status"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True).execute()
+    NotebookClient(notebook, timeout=180, kernel_name="python3", allow_errors=True).execute()
     assert [out.output_type for out in notebook.cells[1].outputs] == ["display_data", "error"]
     assert "failed · scripted/fail" in notebook.cells[1].outputs[0].data["text/html"]
     assert len(notebook.cells[1].outputs[1].traceback) == 1
@@ -146,9 +146,9 @@ def test_interrupt(kernel: Kernel, store: Store, connected: LocalServer) -> None
     kernel.text("s = {'script': {'chunks': ['begun '] + ['x'] * 1000, 'rate': 2}}")
     kernel.client.execute("%%xpander echo --payload s -o run\nhello")
     kept: Run = until(lambda: [run for run in store.select() if run.status == "executing"])[0]
-    until(lambda: "begun" in live_text(kernel.client.get_iopub_msg(timeout=20)))
+    until(lambda: "begun" in live_text(kernel.client.get_iopub_msg(timeout=60)))
     kernel.manager.interrupt_kernel()
-    reply = until(lambda: kernel.client.get_shell_msg(timeout=20))["content"]
+    reply = until(lambda: kernel.client.get_shell_msg(timeout=60))["content"]
     assert (reply["status"], reply["ename"]) == ("error", "Interrupted")
     assert reply["traceback"] == [f"Interrupted: Run {kept.run_id[:8]} was interrupted. Its task was stopped."]
     assert kernel.text("print(run.status, run.run_id, run.result)").split()[:3] == ["stopped", kept.run_id, "begun"]
@@ -236,7 +236,7 @@ def test_local_in_a_kernel(kernel: Kernel) -> None:
 
 def test_completion_in_a_kernel(kernel: Kernel) -> None:
     kernel.client.complete("%%xpander echo --eff")
-    found = kernel.client.get_shell_msg(timeout=20)["content"]
+    found = kernel.client.get_shell_msg(timeout=60)["content"]
     assert found["matches"] == ["--effort"]
     assert (found["cursor_start"], found["cursor_end"]) == (15, 20)
 

@@ -556,7 +556,7 @@ def test_login_where_nobody_can_be_asked(environment: pytest.MonkeyPatch, connec
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         start_new_session=True,
         check=False,
     )

@@ -88,7 +88,7 @@ def test_local_serves_by_itself_until_it_is_ended(tmp_path: Path) -> None:
         with Client(found["XPANDER_API_KEY"].strip("'\""), found["XPANDER_BASE_URL"].strip("'\"")) as client:
             assert "echo" in [agent.name for agent in client.agents()]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) in (0, 130)
+        assert process.wait(timeout=60) in (0, 130)
     finally:
         process.kill()
 

@@ -416,7 +416,7 @@ def test_the_users_own_settings_neither_show_nor_change(three: Comparison) -> No
 
 
 def in_a_new_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

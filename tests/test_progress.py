@@ -283,7 +283,7 @@ def test_a_real_terminal_is_found_and_not_overrun() -> None:
     """
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     env["PYTHONIOENCODING"] = "utf-8"
-    child = pexpect.spawn(sys.executable, ["-c", script], env=env, encoding="utf-8", timeout=60, dimensions=(24, 40))
+    child = pexpect.spawn(sys.executable, ["-c", script], env=env, encoding="utf-8", timeout=180, dimensions=(24, 40))
     child.expect(pexpect.EOF)
     child.close()
     written = child.before.replace("\r\n", "\n")
@@ -374,7 +374,7 @@ Executed = tuple[nbformat.NotebookNode, list[list[dict[str, Any]]]]
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
     """The executed notebook, and the messages that each of its cells sent."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    client = Watched(notebook, timeout=60, kernel_name="python3")
+    client = Watched(notebook, timeout=180, kernel_name="python3")
     client.execute(env={**os.environ, "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython"))})
     return notebook, client.seen
 

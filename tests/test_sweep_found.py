@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_server import FaultServer, drop, hang, reply
+from fault_server import FaultServer, Request, created, drop, hang, reply, stream
 
+from xpander_magics import scheduler
 from xpander_magics.calls import MARK
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
@@ -41,8 +45,8 @@ def make(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) 
         one.close()
 
 
-def grid(session: Session, line: str, prompt: str = "{{ a }}", **variables: Any) -> Any:
-    return session.grid(parse_cell(f"writer --mode sync {line}"), prompt, variables)
+def grid(session: Session, line: str, prompt: str = "{{ a }}", mode: str = "sync", **variables: Any) -> Any:
+    return session.grid(parse_cell(f"writer --mode {mode} {line}"), prompt, variables)
 
 
 def interrupt_when(holds: Callable[[Tally], bool]) -> Callable[[Tally], None]:
@@ -135,7 +139,8 @@ def test_what_a_part_has_retried_the_whole_has(service: FaultServer, make: Make)
     assert len(service.requests("POST */invoke")) == 8
 
 
-def test_an_interrupt_stops_what_is_lost(service: FaultServer, make: Make) -> None:
+def test_an_interrupt_stops_what_is_lost(service: FaultServer, make: Make, environment: pytest.MonkeyPatch) -> None:
+    environment.setattr(scheduler, "_FAILS_SECONDS", 0.0)  # told of before what it makes sure of
     service.service.states = [{"status": "executing"}] * 50
     service.on("POST */invoke", drop(work=True), times=2)
     service.on("GET /v1/tasks", reply(200, NOTHING), times=2)
@@ -144,6 +149,94 @@ def test_an_interrupt_stops_what_is_lost(service: FaultServer, make: Make) -> No
     runs = session.sweep(grid(session, "-n 2", a=1), waits)
     assert [run.status for run in runs] == ["stopped"] * 2
     assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
+
+
+def until_stopped(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+    """Says no more until the task is stopped, then ends the connection."""
+    while not server.requests("POST */stop"):
+        server.rest(0.01)
+    return False
+
+
+def test_a_start_is_stopped_whose_answer_comes_after_the_interrupt(
+    service: FaultServer, make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    def late(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        while not server.requests("GET /v1/tasks"):  # it is interrupted, and looked for in vain
+            server.rest(0.01)
+        return answer(server, connection, request)
+
+    environment.setattr(scheduler, "_STOP_SECONDS", 20.0)
+    service.service.states = [{"status": "executing"}] * 1000
+    service.on("GET /v1/tasks", reply(200, NOTHING), times=1000)  # only its answer tells of it
+    for mode, answer in (("stream", stream(created(), until_stopped, work=True)), ("async", reply())):
+        service.log.clear()
+        service.on("POST */invoke*", late)
+        session = make(settle=60.0)
+        sent = interrupt_when(lambda tally: bool(service.requests("POST */invoke*")))
+        (run, unsent) = session.sweep(grid(session, "-n 2 -j 1", mode=mode, a=1), sent)
+        assert (run.status, unsent.status) == ("stopped", "planned")
+        assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
+        assert session.store.find(run.run_id).status == "stopped"
+
+
+def test_a_start_is_stopped_that_shows_up_after_the_interrupt(
+    service: FaultServer, make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    def work(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        server.service.answer(request)
+        return until_stopped(server, connection, request)
+
+    environment.setattr(scheduler, "_STOP_SECONDS", 20.0)
+    service.service.states = [{"status": "executing"}] * 1000
+    service.on("GET /v1/tasks", reply(200, NOTHING), times=3)
+    service.on("POST */invoke", work)
+    session = make(settle=60.0)
+    sent = interrupt_when(lambda tally: bool(service.service.tasks))
+    (run, _) = session.sweep(grid(session, "-n 2 -j 1", a=1), sent)
+    assert run.status == "stopped"
+    assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
+
+
+def test_what_cannot_be_stopped_is_told_and_collected(service: FaultServer, make: Make) -> None:
+    def listed(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        return (reply() if up.is_set() else reply(503, {"detail": "no"}))(server, connection, request)
+
+    up = threading.Event()
+    service.on("GET /v1/tasks", listed, times=1000)
+    service.on("POST */invoke", hang(work=True))
+    session, told = make(settle=60.0), list[Tally]()
+    sent = interrupt_when(lambda tally: told.append(tally) is None and bool(service.service.tasks))
+    runs = session.sweep(grid(session, "-n 2 -j 1", a=1), sent)
+    assert runs.statuses() == {"unknown": 1, "planned": 1}
+    assert (told[-1].unknown + told[-1].under_way, told[-1].not_sent) == (1, 1)
+    up.set()
+    assert make(settle=60.0).resume(runs.sweep_id, unwatched).statuses() == {"completed": 2}
+    assert set(marks(service).values()) == {1}
+
+
+def test_a_claim_under_way_is_not_sent_after_an_interrupt(service: FaultServer, make: Make, tmp_path: Path) -> None:
+    held = sqlite3.connect(tmp_path / "runs.db", isolation_level=None, check_same_thread=False, timeout=30)
+
+    def hold(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        held.execute("BEGIN IMMEDIATE")  # the next run's claim waits for it
+        return reply()(server, connection, request)
+
+    def waits(tally: Tally) -> bool:
+        if (tally.done, tally.under_way) != (1, 1):
+            return False
+        threading.Timer(0.3, held.rollback).start()  # once it is interrupted
+        return True
+
+    service.on("POST */invoke", hold)
+    session = make(settle=60.0)
+    runs = session.sweep(grid(session, "-n 2 -j 1", a=1), interrupt_when(waits))
+    held.close()
+    assert len(service.requests("POST */invoke")) == 1
+    assert runs.statuses() == {"completed": 1, "planned": 1}
+    assert [run.sent_at for run in runs if run.status == "planned"] == [None]
+    assert session.resume(None, unwatched).statuses() == {"completed": 2}
+    assert set(marks(service).values()) == {1}
 
 
 def test_a_key_that_is_new_is_masked_in_a_resumed_sweep(

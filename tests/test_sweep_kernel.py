@@ -62,7 +62,7 @@ def begin(kernel: Kernel, source: str) -> None:
 
 def ended(kernel: Kernel) -> dict[str, Any]:
     """The reply of the cell that runs."""
-    return until(lambda: kernel.client.get_shell_msg(timeout=20))["content"]
+    return until(lambda: kernel.client.get_shell_msg(timeout=60))["content"]
 
 
 def statuses(kernel: Kernel, name: str = "runs") -> Counter[str]:

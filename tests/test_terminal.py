@@ -54,7 +54,7 @@ def running_terminal() -> Iterator[Terminal]:
         ["-m", "IPython", *options, *simple],
         env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
         encoding="utf-8",
-        timeout=30,
+        timeout=120,
         dimensions=(40, 160),
     )
     try:

@@ -631,5 +631,5 @@ if child:
 
 def test_a_forked_child_does_not_share_its_parents_connection(service: FaultServer) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run([sys.executable, "-c", FORKING, service.url], env=environment, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", FORKING, service.url], env=environment, check=True, timeout=120)
     assert [r.connection for r in service.log] == [1, 2, 1]

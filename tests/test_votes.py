@@ -503,7 +503,7 @@ try:
 except ConfigError as error:
     print(error)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     said = ended.stdout.splitlines()
     assert said[:2] == ["6 True", "True"]
     assert said[2] == "Intervals and strengths need statsmodels: pip install 'xpander-magics[stats]'"

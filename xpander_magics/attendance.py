@@ -123,16 +123,18 @@ class Attendance(Execution):
     def _release(self) -> None:
         run = self._run
         self._ledger.release(run)
+        self._sent_before = self._plan.call.attempts = 0
         run.sent_at, run.status, run.error, run.error_type, run.attempts = None, "planned", None, None, None
 
     def stop(self, deadline: Deadline) -> bool:
         """Stops the task if there is one, from another thread; True when it surely doesn't run on."""
-        stopped = self._stop(deadline)
+        stopped = self._stop(deadline, insist=True)
         if self._run.ended:
             problem = judge(self._run, self._plan.schema, self._plan.redact, asked=self._plan.wants_json)
             if problem is not None:
                 self._failed(problem)
-        self._keep()
+        if self._sent:
+            self._keep()
         return stopped
 
     def cancel(self) -> None:
@@ -160,19 +162,25 @@ class Attendance(Execution):
 
     def _leave(self) -> None:
         """Called before each sending: it may be sent if nobody else has done so."""
-        if self._halted() or self._cancelled:
-            raise Halted
+        self._check_halted()
         if not self._ledger.claim(self._run):
             raise Taken
+        self._check_halted()  # a claim waits for the disk
         if not self._plan.call.attempts:
             self._begun = time.monotonic()
             self._plan.call.sent_at = self._run.sent_at
 
-    def _check_claim(self) -> None:
-        """Called as it leaves: once its claim has settled, another may send it, so an old claim is none.
+    def _check_halted(self) -> None:
+        if self._halted() or self._cancelled:
+            raise Halted
 
-        The kernel may have been stopped since, or the computer may have slept.
+    def _check_claim(self) -> None:
+        """Called as it leaves, the last moment not to: after this, whoever stops it knows that it was sent.
+
+        Once its claim has settled, another may send it, so an old claim is none: the kernel may have been stopped
+        since, or the computer may have slept.
         """
+        self._check_halted()
         if self._settle and self.settles_in < self._settle / 2:
             raise errors.Timeout("It took too long to be sent.", maybe_sent=False)
 

@@ -23,6 +23,8 @@ Listener = Callable[[Run, Event, str], None]
 # An interrupted kernel should answer within two seconds; a timed-out run may take a little longer.
 _STOP_WHEN_INTERRUPTED = 1.5
 _STOP_WHEN_TIMED_OUT = 10.0
+# Meanwhile a task that nothing has been heard of is looked for so often, at the service and in this process.
+_LOOK_FOR_IT, _LOOK_AT_IT = 0.4, 0.05
 
 
 class Execution:
@@ -224,7 +226,7 @@ class Execution:
         elif self._plan.on_interrupt == "detach" and not run.stopping:
             # Where a kernel reads no messages while a cell runs, the word to stop it may only come after this.
             done = f"Its task was left running; %xpander show {run.run_id[:8]} tells what became of it."
-        elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED)):
+        elif self._stop(Deadline(_STOP_WHEN_INTERRUPTED), insist=True):
             done = "Its task was stopped."
         else:
             done = "Whether its task runs on is not known; %xpander show tells."
@@ -233,19 +235,33 @@ class Execution:
         run.error, run.error_type = f"Interrupted. {done}", "Interrupted"
         return errors.Interrupted(f"Run {run.run_id[:8]} was interrupted. {done}")
 
-    def _stop(self, deadline: Deadline) -> bool:
-        """Stops the task if there is one; True when it surely doesn't run on."""
-        run, call = self._run, self._plan.call
+    def _stop(self, deadline: Deadline, *, insist: bool = False) -> bool:
+        """Stops the task if there is one; True when it surely doesn't run on.
+
+        Args:
+            insist: whether one that isn't known yet is waited for until the deadline: its request may be on its way.
+        """
+        run = self._run
         try:
-            if run.task_id is None and self._sent:
-                found = self._client.find(call, deadline)
+            while run.task_id is None and not run.ended and self._sent:
+                found = self._client.find(self._plan.call, deadline, once=insist)
                 if found is not None:
                     run.apply_task(Task(self._plan.redact(found.raw)))
+                elif insist and deadline.left() > 0:
+                    self._await_answer(deadline)
+                else:
+                    break
             if run.task_id is not None and not run.ended:
                 run.apply_task(Task(self._plan.redact(self._client.stop(run.task_id, deadline=deadline).raw)))
         except (errors.ServiceError, KeyboardInterrupt):
             return False
         return run.ended or not self._sent
+
+    def _await_answer(self, deadline: Deadline) -> None:
+        """Waits a moment for an answer that names the task, to another thread."""
+        look = Deadline(min(_LOOK_FOR_IT, deadline.left()))
+        while self._run.task_id is None and look.left() > 0:
+            look.sleep(_LOOK_AT_IT)
 
     def _failed(self, error: errors.XpanderError) -> errors.XpanderError:
         error.args = (self._plan.redact(str(error)),)

@@ -107,7 +107,7 @@ class Scheduler:
         self._looks: dict[int, int] = {}
         self._freed: deque[int] = deque()
         self._waiting: dict[str, deque[int]] = {}  # by the conversations that are busy
-        self._halted = False
+        self._halted = self._left = False
         self._threads = 0
         self._ended = threading.Event()
         self._ended_at = -math.inf  # when the last run ended
@@ -237,6 +237,8 @@ class Scheduler:
             attended = self._attended(plan, lambda: self._halted)
             with self._lock:
                 self._under_way[number] = attended
+                if self._left:
+                    attended.cancel()
             attended.attend()
             later = self._looked_for(number, attended)
         except Halted:
@@ -339,7 +341,7 @@ class Scheduler:
 
     def _cancel_all(self) -> None:
         with self._lock:
-            self._halted = True
+            self._halted = self._left = True
             self._lock.notify_all()
             left = list(self._under_way.values())
         for attended in left:

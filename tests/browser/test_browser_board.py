@@ -51,7 +51,7 @@ SMALL = """made(
 def board_of(outputs: Locator) -> Locator:
     """The board among a cell's outputs, once it shows its cells."""
     board = outputs.locator(".xpander-board")
-    expect(board.get_by_role("gridcell").first).to_be_visible(timeout=30_000)
+    expect(board.get_by_role("gridcell").first).to_be_visible()
     return board
 
 
@@ -348,7 +348,7 @@ def test_ten_thousand_runs_put_few_rows_into_the_page(open_notebook: Opens) -> N
     )
     page = open_notebook(MADE, many)
     page.run(1)
-    board = board_of(page.run(2, 120))
+    board = board_of(page.run(2))
     grid = board.get_by_role("grid")
     expect(grid).to_have_attribute("aria-rowcount", "2501")
     keys = page.page.keyboard
@@ -370,7 +370,7 @@ def test_many_repeats_of_one_input(open_notebook: Opens) -> None:
         MADE, "made(*[answer('x', f'answer {n % 3000}', 'a', repeat=n) for n in range(10_000)]).board()"
     )
     page.run(1)
-    board = board_of(page.run(2, 120))
+    board = board_of(page.run(2))
     expect(board.get_by_role("gridcell")).to_contain_text("4× answer 0")
     board.get_by_role("gridcell").click()
     side = board.get_by_role("region", name="runs", exact=True)

@@ -9,6 +9,8 @@ import pytest
 from front_ends import NotebookPage
 from playwright.sync_api import Locator, expect
 
+from xpander_magics.carried import MIME
+
 pytestmark = pytest.mark.browser
 
 Opens = Callable[..., NotebookPage]
@@ -55,7 +57,7 @@ def test_text_comes_while_the_cell_runs_and_the_final_rendering_is_kept(open_not
     expect(outputs).to_contain_text("completed · scripted/echo")
     expect(outputs.locator(".xpander-live")).to_have_count(0)
     saved = page.save()
-    assert [set(out.data) for out in saved.cells[2].outputs] == [{"text/plain", "text/html"}]
+    assert [set(out.data) for out in saved.cells[2].outputs] == [{"text/plain", "text/html", MIME}]
     assert "widgets" not in saved.metadata
 
 
@@ -136,7 +138,7 @@ def test_a_page_that_is_loaded_again_shows_the_end(open_notebook: Opens, front_e
     page.reload()
     expect(page.cell(2)).to_contain_text("was under way here; %xpander show")
     live = page.outputs(2).locator(".xpander-live")
-    expect(live.locator("strong")).to_have_text("bold", timeout=30_000)
+    expect(live.locator("strong")).to_have_text("bold")
     expect(live).to_contain_text("completed · scripted/echo")
     expect(stop_of(live)).to_have_count(0)
     expect(page.cell(2)).not_to_contain_text("was under way here", use_inner_text=True)
@@ -159,7 +161,7 @@ def test_a_second_page_goes_on_with_the_text(open_notebook: Opens) -> None:
     page.run(2)
     expect(page.outputs(2)).to_contain_text("word 20")
     page.run(3)
-    expect(page.outputs(3)).to_contain_text("word 399", timeout=20_000)
+    expect(page.outputs(3)).to_contain_text("word 399")
     expected = "".join(f"word {i} \U0001f600\n" for i in range(400))
     for number in (2, 3):
         assert page.outputs(number).locator(".xp-scroll .xp-text").text_content() == expected

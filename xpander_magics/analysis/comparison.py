@@ -231,9 +231,10 @@ def _noise(values: dict[str, NDArray[np.float64]], laid: Laid) -> dict[str, esti
         return found
     for name, each in values.items():
         there = ~np.isnan(each)
-        told = estimates.noise_floor(each[there], laid.input[there], laid.configuration[there])
+        told = estimates.noise_floor(each[there], laid.input[there], laid.setup[there])
         if told is not None:
-            found[name] = told
+            scale = math.sqrt(_share(each, laid, laid.configuration) / _share(each, laid, laid.setup))
+            found[name] = told._replace(floor=told.floor * scale)
     return found
 
 
@@ -251,16 +252,21 @@ def _noise_of(
         raise ConfigError(
             "noise: these runs tell no noise floor. It takes one setup, each input at least twice (-n 2)."
         )
-    scale = {name: math.sqrt(_share(values[name], laid) / _share(own[name], others)) for name in found}
+    scale = {
+        name: math.sqrt(
+            _share(values[name], laid, laid.configuration) / _share(own[name], others, others.configuration)
+        )
+        for name in found
+    }
     return {name: noise._replace(floor=noise.floor * scale[name]) for name, noise in found.items()}
 
 
-def _share(values: NDArray[np.float64], laid: Laid) -> float:
-    """The variance of a configuration's mean score, in units of the variance among an input's repeats; on average."""
+def _share(values: NDArray[np.float64], laid: Laid, codes: NDArray[np.int64]) -> float:
+    """The variance of a mean score, in units of the variance among an input's repeats; on average over ``codes``."""
     import numpy as np
 
     there = ~np.isnan(values)
-    cells = laid.configuration[there] * (laid.input.max(initial=0) + 1) + laid.input[there]
+    cells = codes[there] * (laid.input.max(initial=0) + 1) + laid.input[there]
     cells, repeats = np.unique(cells, return_counts=True)
     owner = cells // (laid.input.max(initial=0) + 1)
     inputs = np.bincount(owner)

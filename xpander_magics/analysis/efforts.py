@@ -141,8 +141,8 @@ def _ratio(one: int, other: int, several: list[Any]) -> _Ratio:
     told = estimates.paired_difference(*several[one], *several[other])
     if told.inputs < _FEWEST_INPUTS:
         return _Ratio(math.nan, math.nan)
-    if told.ties == told.inputs:
-        return _Ratio(1.0, 1.0)
+    if math.isnan(told.low):  # alike for each input, so there is no spread to estimate an interval from
+        return _Ratio(math.exp(told.difference), math.exp(told.difference))
     return _Ratio(math.exp(told.low), math.exp(told.high))
 
 

@@ -182,6 +182,8 @@ def paired_difference(
     if not count:
         return PairedDifference(math.nan, *NOWHERE, math.nan, math.nan, 0, 0, 0, 0, None, "no input in common")
     mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1)) if count > 1 else 0.0
+    if abs(mean) <= ROUNDING * float(np.max(np.abs(differences))):
+        mean = 0.0  # what cancels out but for the last bit would take more inputs than there are
     kind = Kind.of(scores)
     p_value, test = _sign_flips(differences)
     wins, losses = int(np.sum(differences > 0)), int(np.sum(differences < 0))

@@ -34,6 +34,8 @@ class Laid:
         configurations: a column for each of ``by``, one row a configuration.
         names: of the configurations; no two are alike.
         configuration, input: int64, of each row, from 0.
+        setup: int64, of each row, from 0; the configuration and all settings that vary, those that ``by`` leaves out
+            among them. Only runs of one setup are repeats.
         prompts: the templates by their short names, where they make configurations.
     """
 
@@ -42,6 +44,7 @@ class Laid:
     names: list[str]
     configuration: NDArray[np.int64]
     input: NDArray[np.int64]
+    setup: NDArray[np.int64]
     prompts: dict[str, str]
 
 
@@ -65,8 +68,9 @@ def lay_out(subject: Subject, by: Any = None) -> Laid:
     columns = {name: _column(name, subject, settings, known) for name in wanted or ()}
     of_variables = {name for name in columns if name not in settings and name not in frame.columns}
     vary, inputs = _inputs(subject, variables, of_variables)
+    varying = _varying(settings, subject, "prompt" in vary)
     if wanted is None:
-        columns = _varying(settings, subject, "prompt" in vary)
+        columns = varying
     prompts: dict[str, str] = {}
     if "prompt" in columns:
         texts = list(dict.fromkeys(columns["prompt"]))
@@ -74,12 +78,16 @@ def lay_out(subject: Subject, by: Any = None) -> Laid:
         prompts = {name: text or "" for text, name in short.items()}
         columns["prompt"] = [short[text] for text in columns["prompt"]]
     configuration = _combined([_codes(values) for values in columns.values()], len(frame))
+    setup = _combined([configuration, *(_codes(varying[name]) for name in varying if name not in columns)], len(frame))
     first = pd.Series(configuration).drop_duplicates().index  # in the order of their numbers
     rows = [tuple(values[row] for values in columns.values()) for row in first]
     told = [name.replace("_", " ").replace("agent ", "") for name in columns]
     shown = [[_shown(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
-    table = pd.DataFrame(rows, columns=list(columns), dtype="object", index=range(len(rows))).convert_dtypes()
-    return Laid(tuple(columns), table, configuration_names(told, shown), configuration, inputs, prompts)
+    table = pd.DataFrame(rows, columns=list(columns), dtype="object", index=range(len(rows)))
+    texts = [name for name in table if {type(value) for value in table[name]} in ({str}, {str, type(None)})]
+    # pyarrow's strings, where it is installed, hold no half of a surrogate pair.
+    table = table.astype(dict.fromkeys(texts, pd.StringDtype("python"))).convert_dtypes()
+    return Laid(tuple(columns), table, configuration_names(told, shown), configuration, inputs, setup, prompts)
 
 
 def _names(by: Any) -> list[str]:

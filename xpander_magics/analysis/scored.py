@@ -35,6 +35,8 @@ def scored(subject: Subject, wanted: Any, expected: Any, *, keep: bool = False) 
     Raises:
         ConfigError: see ``scoring.keeping.score``.
     """
+    import pandas as pd
+
     frame = subject.frame
     if wanted is None:
         if expected is not None:
@@ -63,6 +65,10 @@ def scored(subject: Subject, wanted: Any, expected: Any, *, keep: bool = False) 
         runs = subject.runs if subject.runs is not None else _kept_runs()
         score(runs, scorers, values, tell=lambda text: told.append(str(text)))
         subject = subject_of(runs)
+    unscored = [one.name for one in scorers if f"{SCORE}{one.name}" not in subject.frame.columns]
+    if unscored:
+        nothing = {f"{SCORE}{name}": pd.array([None] * len(subject.frame), dtype="Float64") for name in unscored}
+        subject = subject._replace(frame=subject.frame.assign(**nothing))
     return subject, [*names, *(one.name for one in scorers)], [text for text in told if "trouble" in text]
 
 
