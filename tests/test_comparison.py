@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,19 @@ def test_trouble_in_a_scorer_is_said() -> None:
     assert "ZeroDivisionError" in told(found, "trouble")
 
 
+@pytest.mark.parametrize("word", ["numeric", "broken"])
+def test_a_score_that_no_run_has_is_a_column_without_values(session: Session, word: str) -> None:
+    def broken(run: Run) -> float:
+        raise ValueError(run.result)
+
+    runs = [run("bug", n, requested_effort=effort) for n in range(3) for effort in ("low", "high")]
+    found = compare(kept(session, runs), "effort", broken if word == "broken" else word, ["bug"] * len(runs))
+    assert found.scores == (word,)
+    assert found.frame[f"score_{word}"].isna().all()
+    assert column(found, word) == [pd.NA, pd.NA]
+    assert f"{word}: 6 of 6 runs have no score" in told(found, "for want of")
+
+
 @pytest.fixture
 def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
     environment.setenv("XPANDER_API_KEY", service.key)
@@ -506,6 +520,32 @@ def test_the_floor_may_come_from_other_runs() -> None:
         exact(runs, "effort", noise=frame_of(grid({"low": 1})))
 
 
+def test_settings_that_aren_t_compared_make_no_repeats() -> None:
+    # Each setup always answers alike; only what isn't compared, the model, tells their answers apart.
+    runs = [
+        run("bug" if right else "praise", n, requested_effort=effort, model=f"openai/{model}", repeat=repeat)
+        for n in range(40)
+        for effort in ("low", "high")
+        for model, right in (("good", True), ("bad", effort == "high" and n % 4 == 0))
+        for repeat in range(2)
+    ]
+    once = exact([one for one in runs if not one.repeat], "effort")
+    assert not once.noise
+    assert once.differences.iloc[0]["verdict"] == "better"
+    assert exact(runs, "effort").noise["exact"].floor == 0
+
+
+def test_the_floor_is_of_means_over_what_isn_t_compared() -> None:
+    # Two models, each as noisy as one alone: a mean over both has half of the variance.
+    runs = noisy({"low": 0.5, "high": 0.5})
+    both = [
+        replace(one, run_id=f"{one.run_id}{model}", requested_model=model) for one in runs for model in ("one", "other")
+    ]
+    alone, found = exact(runs, "effort").noise["exact"], exact(both, "effort").noise["exact"]
+    assert found.pairs == 2 * alone.pairs
+    assert found.floor == pytest.approx(alone.floor / 2**0.5, rel=0.05)
+
+
 # ---- effort that does nothing
 
 
@@ -545,6 +585,24 @@ def test_efforts_that_change_nothing_are_said_aloud() -> None:
 )
 def test_efforts_that_change_something_arent(runs: list[Run]) -> None:
     assert not [note for note in exact(runs, "effort").notes if "does nothing" in note]
+
+
+def test_tokens_that_grow_alike_for_each_input_are_an_effect() -> None:
+    def made(high: int) -> list[Run]:
+        return [
+            run(
+                "bug",
+                n,
+                requested_effort=effort,
+                completion_tokens=tokens,
+                latency_s=1.0,
+            )
+            for n in range(12)
+            for effort, tokens in (("low", 10), ("high", high))
+        ]
+
+    assert not [note for note in exact(made(40), "effort").notes if "does nothing" in note]
+    assert "ratio 1.00 to 1.00" in told(exact(made(10), "effort"), "does nothing")
 
 
 def test_neighbours_alone_are_compared_and_by_model() -> None:

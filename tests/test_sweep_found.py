@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_server import FaultServer, Request, created, drop, hang, reply, stream
+from fault_server import Action, FaultServer, Request, created, drop, hang, reply, stream
 
 from xpander_magics import scheduler
 from xpander_magics.calls import MARK
@@ -158,8 +158,13 @@ def until_stopped(server: FaultServer, connection: socket.socket, request: Reque
     return False
 
 
+@pytest.mark.parametrize(
+    ("mode", "answer"),
+    [("stream", stream(created(), until_stopped, work=True)), ("async", reply())],
+    ids=["stream", "async"],
+)
 def test_a_start_is_stopped_whose_answer_comes_after_the_interrupt(
-    service: FaultServer, make: Make, environment: pytest.MonkeyPatch
+    mode: str, answer: Action, service: FaultServer, make: Make, environment: pytest.MonkeyPatch
 ) -> None:
     def late(server: FaultServer, connection: socket.socket, request: Request) -> bool:
         while not server.requests("GET /v1/tasks"):  # it is interrupted, and looked for in vain
@@ -169,15 +174,13 @@ def test_a_start_is_stopped_whose_answer_comes_after_the_interrupt(
     environment.setattr(scheduler, "_STOP_SECONDS", 20.0)
     service.service.states = [{"status": "executing"}] * 1000
     service.on("GET /v1/tasks", reply(200, NOTHING), times=1000)  # only its answer tells of it
-    for mode, answer in (("stream", stream(created(), until_stopped, work=True)), ("async", reply())):
-        service.log.clear()
-        service.on("POST */invoke*", late)
-        session = make(settle=60.0)
-        sent = interrupt_when(lambda tally: bool(service.requests("POST */invoke*")))
-        (run, unsent) = session.sweep(grid(session, "-n 2 -j 1", mode=mode, a=1), sent)
-        assert (run.status, unsent.status) == ("stopped", "planned")
-        assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
-        assert session.store.find(run.run_id).status == "stopped"
+    service.on("POST */invoke*", late)
+    session = make(settle=60.0)
+    sent = interrupt_when(lambda tally: bool(service.requests("POST */invoke*")))
+    (run, unsent) = session.sweep(grid(session, "-n 2 -j 1", mode=mode, a=1), sent)
+    assert (run.status, unsent.status) == ("stopped", "planned")
+    assert {task["status"] for task in service.service.tasks.values()} == {"stopped"}
+    assert session.store.find(run.run_id).status == "stopped"
 
 
 def test_a_start_is_stopped_that_shows_up_after_the_interrupt(
@@ -205,11 +208,16 @@ def test_what_cannot_be_stopped_is_told_and_collected(service: FaultServer, make
     up = threading.Event()
     service.on("GET /v1/tasks", listed, times=1000)
     service.on("POST */invoke", hang(work=True))
-    session, told = make(settle=60.0), list[Tally]()
-    sent = interrupt_when(lambda tally: told.append(tally) is None and bool(service.service.tasks))
-    runs = session.sweep(grid(session, "-n 2 -j 1", a=1), sent)
+    session, told = make(settle=60.0), Tally()
+
+    def sent(tally: Tally) -> bool:
+        nonlocal told
+        told = tally
+        return bool(service.service.tasks)
+
+    runs = session.sweep(grid(session, "-n 2 -j 1", a=1), interrupt_when(sent))
     assert runs.statuses() == {"unknown": 1, "planned": 1}
-    assert (told[-1].unknown + told[-1].under_way, told[-1].not_sent) == (1, 1)
+    assert (told.unknown + told.under_way, told.not_sent) == (1, 1)
     up.set()
     assert make(settle=60.0).resume(runs.sweep_id, unwatched).statuses() == {"completed": 2}
     assert set(marks(service).values()) == {1}

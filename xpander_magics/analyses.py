@@ -93,10 +93,12 @@ class Analyses:
         specs = [*words, *command.score]
         if not specs:
             raise ConfigError(
-                f"%xpander score takes a scorer: {', '.join(SCORERS)}, judge:TARGET, or a function's name."
+                f"%xpander score takes a scorer: {', '.join(SCORERS)}TARGET, or a function's name."
             )
         runs = self._kept.runs(ref)
-        scorers = scorers_named(specs, self._variables, command.expected is not None)
+        scorers = scorers_named(specs, self._variables, command.expected is not None or command.pairs)
+        if command.pairs and (len(scorers) > 1 or not isinstance(scorers[0], Judge)):
+            raise ConfigError("--pairs takes one judge: %xpander score RUNS judge:TARGET --pairs")
         if command.dry_run:
             self._quote(runs, scorers, command)
             return None
@@ -107,8 +109,6 @@ class Analyses:
                 mean = f", {statistics.fmean(values):.3g} on average" if values else ""
                 self._tell(f"{scorer.name}: {len(values):,} of {len(runs):,} runs have a score{mean}.\n")
             return None
-        if len(scorers) > 1 or not isinstance(scorers[0], Judge):
-            raise ConfigError("--pairs takes one judge: %xpander score RUNS judge:TARGET --pairs")
         return runs.judge(scorers[0], expected=_expected(runs, command))
 
     def _quote(self, runs: Runs, scorers: Sequence[Any], command: Command) -> None:

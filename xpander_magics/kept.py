@@ -55,7 +55,20 @@ class Kept:
         if isinstance(held, Runs):
             return held
         sweeps = self._session.store.sweeps
-        kept = sweeps.find(ref, None)
+        try:
+            kept = sweeps.find(ref, None)
+        except errors.NotFoundError:
+            if held is not None:
+                raise errors.ConfigError(
+                    f"{ref} is a {type(held).__name__}; this takes Runs, as a sweep's -o binds them."
+                ) from None
+            if near := errors.nearest(
+                ref or "", [n for n, value in self._variables.items() if isinstance(value, Runs)]
+            ):
+                raise errors.NotFoundError(
+                    f"There is no sweep or variable {ref!r}. Did you mean {' or '.join(near)}?"
+                ) from None
+            raise
         ids = {number: state.run_id for number, state in newest_of(sweeps.states(kept.sweep_id)).items()}
         places = {number: Entry(number, run_id) for number, run_id in ids.items()}
         places |= {number: Entry(None, run_id) for number, run_id in reused_in(kept.plan).items()}

@@ -75,8 +75,9 @@ def differences_frame(
         ``configuration``, the columns of ``configurations``, ``score``, ``baseline`` (string), ``difference``, ``low``,
         ``high``, ``effect_size``, ``p_value``, ``p_adjusted`` (Float64), ``wins``, ``ties``, ``losses``, ``inputs``,
         ``unpaired`` (Int64: inputs that one of the two lacks), ``verdict`` (better, worse, can't tell, noise),
-        ``more_inputs`` (Int64) and ``words`` (string). The verdict is that of ``p_adjusted`` at 5%; it is ``noise``
-        where the difference is smaller than the floor.
+        ``more_inputs`` (Int64; how many would tell after the correction, see ``estimates``) and ``words`` (string).
+        The verdict is that of ``p_adjusted`` at 5%; it is ``noise`` where the difference is smaller than the floor.
+        Intervals are at 95% each, without a correction.
     """
     import numpy as np
     import pandas as pd
@@ -92,7 +93,7 @@ def differences_frame(
     columns = list(configurations.columns)
     rows = []
     for one, p_adjusted in zip(found, corrected, strict=True):
-        told = one.difference
+        told = one.difference._replace(more_inputs=_more_inputs(one.difference, float(p_adjusted), len(found)))
         verdict = _verdict(told.difference, float(p_adjusted), floors.get(one.score))
         sentence = words(
             names[one.configuration],
@@ -111,7 +112,7 @@ def differences_frame(
                 *(one.score, names[baseline]),
                 *(told.difference, told.low, told.high, told.effect_size, told.p_value, float(p_adjusted)),
                 *(told.wins, told.ties, told.losses, told.inputs, one.unpaired, verdict),
-                None if more is None or not math.isfinite(more) else math.ceil(more),
+                None if more is None else int(more),
                 f"{one.score}: {sentence}" if len(of_scores) > 1 else sentence,
             )
         )
@@ -171,6 +172,14 @@ def _adjusted(p_values: NDArray[np.float64], correction: str) -> NDArray[np.floa
     return estimates.adjusted(p_values, correction) if standing.has_statistics() else p_values
 
 
+def _more_inputs(told: estimates.PairedDifference, p_adjusted: float, comparisons: int) -> float | None:
+    """How many more inputs would tell, where p must be as much smaller as the correction makes it larger."""
+    if not told.p_value or math.isnan(told.p_value):
+        return None
+    times = p_adjusted / told.p_value if p_adjusted < 1 else comparisons  # a p-value of 1 doesn't show by how much
+    return estimates.more_inputs(told, ALPHA / times)
+
+
 def _verdict(difference: float, p_adjusted: float, floor: float | None) -> str:
     if floor is not None and abs(difference) < floor:
         return "noise"
@@ -201,17 +210,17 @@ def words(
     if p and correction != "none":
         p += f" after {CORRECTIONS[correction]}"
     if verdict in ("better", "worse"):
-        return f"{name} is {verdict} than {baseline} by {size}{p}"
+        barely = ", but barely: the interval holds 0" if low <= 0 <= high else ""
+        return f"{name} is {verdict} than {baseline} by {size}{p}{barely}"
     if verdict == "noise":
         least = "" if floor is None else short(floor)
         return (
             f"{name} differs from {baseline} by {size}, less than the noise floor of {least}: one setup run twice may"
         )
     more = ""
-    if told.more_inputs is not None and math.isfinite(told.more_inputs) and told.more_inputs > 0:
-        more = (
-            f"; about {math.ceil(told.more_inputs):,} more inputs would tell if the difference is as large as it looks"
-        )
+    if told.more_inputs is not None:
+        several = f"{told.more_inputs:,.0f} more input{'s' * (told.more_inputs != 1)}"
+        more = f"; about {several} would tell if the difference is as large as it looks"
     return f"can't tell {name} from {baseline}: the difference is {size}{p}{more}"
 
 

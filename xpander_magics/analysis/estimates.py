@@ -38,6 +38,7 @@ LEVEL = 0.95
 POWER = 0.8
 NO_STATISTICS = "Intervals and p-values need scipy and statsmodels: pip install 'xpander-magics[stats]'"
 _ENUMERATED, _SAMPLED, _FLIPS, _SEED = 15, 32, 9_999, 20_130_601
+_MOST_INPUTS = 10**9
 
 
 class Estimate(NamedTuple):
@@ -143,10 +144,6 @@ def paired_difference(
 
     The effect size is Cohen's d_z (Lakens 2013): the mean of the differences in units of their standard deviation.
 
-    ``more_inputs`` is how many more inputs would tell (p at most ``1 - level``) with a power of 80%, if the difference
-    is as large as seen: Connor's formula (1987) for McNemar's test, with the mean square of the differences in place
-    of the share of discordant pairs. A difference as seen in few inputs is itself uncertain, and so is this.
-
     Limits: the interval holds in 93–97% of samples, but more often, up to always, where fewer than about ten inputs
     differ, since a sample without differences must not rule them out. The test errs in at most 5% where differences
     are symmetric around 0; where they are as skewed as a log-normal with a sigma of 0.7, in 9% with 20 inputs and 6%
@@ -160,8 +157,8 @@ def paired_difference(
 
     Returns:
         ``difference`` in the score's unit, positive where the first side is higher; ``low`` and ``high`` NaN where
-        they can't be estimated; ``effect_size`` NaN where the differences don't vary; ``more_inputs`` None where the
-        test already tells, or there is no difference.
+        they can't be estimated; ``effect_size`` NaN where the differences don't vary; ``more_inputs`` for p at most
+        ``1 - level``, see there.
 
     Raises:
         ConfigError: a score is missing, or scipy or statsmodels is.
@@ -187,7 +184,7 @@ def paired_difference(
     kind = Kind.of(scores)
     p_value, test = _sign_flips(differences)
     wins, losses = int(np.sum(differences > 0)), int(np.sum(differences < 0))
-    return PairedDifference(
+    found = PairedDifference(
         mean,
         *difference_ends(differences, kind, level),
         mean / spread if spread > ROUNDING * abs(mean) else math.nan,
@@ -196,9 +193,33 @@ def paired_difference(
         count - wins - losses,
         losses,
         count,
-        None if p_value <= 1 - level or mean == 0 else _more_inputs(differences, level),
+        None,
         f"{kind.method} with ties after Bonett and Price (2012); {test}",
     )
+    return found._replace(more_inputs=more_inputs(found, 1 - level))
+
+
+def more_inputs(found: PairedDifference, alpha: float) -> float | None:
+    """How many more inputs would tell, with a power of 80%, if the difference is as large as seen.
+
+    Connor's formula (1987) for McNemar's test, with the mean square of the differences in place of the share of
+    discordant pairs. A difference as seen in few inputs is itself uncertain, and so is this.
+
+    Args:
+        alpha: it tells where p is at most this; less than 5% where a correction for several comparisons asks for it.
+
+    Returns:
+        None where it tells already, and where there is no difference or none that a billion inputs would tell.
+    """
+    if not found.difference or not found.p_value > alpha:  # NaN neither
+        return None
+    mean, count = found.difference, found.inputs
+    spread = 0.0 if math.isnan(found.effect_size) else mean / found.effect_size * math.sqrt(1 - 1 / count)
+    reach = normal_quantile(1 - alpha / 2) * math.hypot(mean, spread) + normal_quantile(POWER) * spread
+    # Fewer differing inputs than this can't tell, even if all were won.
+    least = math.ceil(-math.log2(alpha)) / ((found.wins + found.losses) / count)
+    more = max(math.ceil(max((reach / mean) ** 2, least)) - count, 1)
+    return float(more) if more <= _MOST_INPUTS else None
 
 
 def adjusted(p_values: Any, method: str = "holm") -> Floats:
@@ -315,14 +336,3 @@ def _sign_flips(differences: Floats) -> tuple[float, str]:
     if exact:
         return extreme / len(sums), "sign-flip test (mid-p)"
     return (extreme + 0.5) / (_FLIPS + 1), f"sign-flip test (mid-p) of {_FLIPS:,} draws"
-
-
-def _more_inputs(differences: Floats, level: float) -> float:
-    import numpy as np
-
-    mean, square = float(np.mean(differences)), float(np.mean(differences**2))
-    spread = math.sqrt(max(square - mean**2, 0))
-    reach = normal_quantile((1 + level) / 2) * math.sqrt(square) + normal_quantile(POWER) * spread
-    # Fewer differing inputs than this can't tell, even if all were won.
-    least = math.ceil(-math.log2(1 - level)) / float(np.mean(differences != 0))
-    return float(max(math.ceil(max((reach / mean) ** 2, least)) - len(differences), 1))

@@ -84,9 +84,9 @@ def lay_out(subject: Subject, by: Any = None) -> Laid:
     told = [name.replace("_", " ").replace("agent ", "") for name in columns]
     shown = [[_shown(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
     table = pd.DataFrame(rows, columns=list(columns), dtype="object", index=range(len(rows)))
-    texts = [name for name in table if {type(value) for value in table[name]} in ({str}, {str, type(None)})]
+    of_text = [name for name in table if {type(value) for value in table[name]} in ({str}, {str, type(None)})]
     # pyarrow's strings, where it is installed, hold no half of a surrogate pair.
-    table = table.astype(dict.fromkeys(texts, pd.StringDtype("python"))).convert_dtypes()
+    table = table.astype(dict.fromkeys(of_text, pd.StringDtype("python"))).convert_dtypes()
     return Laid(tuple(columns), table, configuration_names(told, shown), configuration, inputs, setup, prompts)
 
 

@@ -76,6 +76,7 @@ def _vectors(texts: Sequence[str]) -> Any:
     import numpy as np
 
     model = _model()
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate pair is no text to it
     vectors = np.zeros((len(texts), _DIMENSIONS), dtype="float32")
     # Texts of like length go together: little is padded.
     order = sorted((place for place, text in enumerate(texts) if text.strip()), key=lambda place: len(texts[place]))

@@ -10,7 +10,7 @@ from xpander_magics.cell import Options, is_template
 from xpander_magics.errors import ConfigError, StoreError, XpanderError
 from xpander_magics.results import Run
 from xpander_magics.scoring.keeping import Misses, Session, judged, scored, scorers_named, unknown_name
-from xpander_magics.scoring.measures import plain_value, shortened
+from xpander_magics.scoring.measures import Unscored, plain_value, shortened
 from xpander_magics.scoring.scorers import Scorer
 from xpander_magics.store.scores import Score
 from xpander_magics.template import as_json, render
@@ -55,7 +55,14 @@ class Scoring:
             The scores, to be kept.
         """
         wanted = None if self.expected is None else (variables or run.variables).get(self.expected)
-        return [one for scorer in self.scorers for one in scored(scorer, [run], [wanted], self._who, self._misses)]
+        scores: list[Score] = []
+        for scorer in self.scorers:
+            try:
+                scores += scored(scorer, [run], [wanted], self._who, self._misses)
+            except Exception as error:  # it can't score at all: a broken installation, say
+                reason = Unscored(f"it raised {type(error).__name__}: {error}"[:300], is_error=True)
+                self._misses.add(scorer.name, [(run.run_id, reason)])
+        return scores
 
     def lacks(self, run: Run) -> bool:
         """Whether a run that landed unseen is yet to be scored."""

@@ -104,7 +104,7 @@ class Votes:
         from sqlalchemy import select
 
         table = votes_table()
-        ids = dict.fromkeys(run_ids)
+        ids = dict.fromkeys(map(TEXT.pack, run_ids))
         query = select(table) if undone else select(table).where(table.c.undone_at.is_(None))
         with self._store.reading() as connection:
             found = (connection.execute(query.where(table.c.left_run.in_(some))) for some in chunks(list(ids)))

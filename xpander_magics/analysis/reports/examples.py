@@ -95,16 +95,21 @@ def _text(value: Any) -> str:
 
 def failures_by_kind(comparison: Comparison) -> list[Failures]:
     """How runs failed, the most frequent first."""
+    import numpy as np
+    import pandas as pd
+
     of_each, _ = comparison.codes()
     failed = has_failed(comparison.frame)
     frame = comparison.frame.loc[failed, ["status", "error_type", "error", "result"]].astype("object")
     if not len(frame):
         return []
-    named = frame["error_type"].where(frame["error_type"].notna(), "")
-    frame = frame.assign(kind=frame["status"].astype(str) + (": " + named).where(named != "", ""), of=of_each[failed])
+    named = zip(frame["status"], frame["error_type"], strict=True)
+    kinds = [f"{status}: {error}" if isinstance(error, str) and error else str(status) for status, error in named]
+    codes, names = pd.factorize(np.array(kinds, dtype="object"))
+    frame = frame.assign(of=of_each[failed])
     found = []
-    for kind, rows in frame.groupby("kind", sort=False):
+    for code, rows in frame.groupby(codes):
         first = rows.iloc[0]
         error = _text(first["error"]) or _text(first["result"])
-        found.append(Failures(str(kind), len(rows), int(rows["of"].nunique()), error))
+        found.append(Failures(str(names[code]), len(rows), int(rows["of"].nunique()), error))
     return sorted(found, key=lambda one: -one.runs)
