@@ -466,6 +466,10 @@ MALFORMED: list[tuple[Any, str]] = [
     (with_value("created_at", "2026"), "a run's created_at isn't datetime64"),
     (with_value("created_at", 1 << 62), "can't be read"),
     (with_value("status", ["completed"]), "a run's status isn't category"),
+    (with_value("scores", '{"a\\nb": 1.0}'), "A score's name is made of"),
+    (with_value("scores", '{"<script>": 1.0}'), "A score's name is made of"),
+    (with_value("scores", '{"\\ud800": 1.0}'), "A score's name is made of"),
+    (with_value("scores", json.dumps({"a" * 61: 1.0})), "A score's name is made of"),
 ]
 
 

@@ -258,6 +258,12 @@ def test_without_a_score_success_is_compared() -> None:
     assert (found.scores, column(found, "success")) == (("success",), [0.75])
 
 
+def test_a_failed_run_is_no_success_whatever_was_chosen() -> None:
+    found = compare(frame_of(failing()), "effort", failures="drop")
+    assert found.failures == "A failed run scores 0."
+    assert column(found, "success") == column(compare(frame_of(failing()), "effort"), "success")
+
+
 def test_what_does_not_count_is_counted() -> None:
     runs = [*grid({"low": 1}, 3), run(status="executing"), run(status="planned"), run(status="planned")]
     runs.append(run(number=9, variables={"text": "ticket 9"}))
@@ -401,6 +407,38 @@ def test_the_other_side_is_worse() -> None:
     row = exact(grid({"low": 0.2, "high": 0.9}), "effort", baseline="high").differences.iloc[0]
     assert (row["verdict"], row["wins"], row["losses"]) == ("worse", 0, 21)
     assert row["words"].startswith("low is worse than high by 0.70 (0.")
+
+
+def test_how_many_more_inputs_would_tell_is_said_after_the_correction() -> None:
+    rates = {"low": 0.5, "medium": 0.7, "high": 0.72, "xhigh": 0.74}
+    alone = exact(grid(rates, 20), "effort", correction="none").differences
+    found = exact(grid(rates, 20), "effort", correction="bonferroni").differences
+    assert alone["p_value"].iloc[0] < 0.08
+    assert alone["p_adjusted"].iloc[0] * 3 == pytest.approx(found["p_adjusted"].iloc[0])
+    assert found["verdict"].iloc[0] == "can't tell"
+    assert found["more_inputs"].iloc[0] > alone["more_inputs"].fillna(0).iloc[0]
+
+
+def test_what_barely_tells_is_said_to() -> None:
+    base = [{"prompt": f"{n}", "effort": "a", "score_x": 0.5} for n in range(20)]
+    gained = (0.1, 0.05, 0.4, 0.05, 0.03, 0.02)
+    other = [{**row, "effort": "b"} for row in base]
+    for row, gain in zip(other, gained, strict=False):
+        row["score_x"] += gain
+    (row,) = compare(pd.DataFrame([*base, *other]), "effort").differences.to_dict("records")
+    assert row["p_adjusted"] < 0.05
+    assert row["low"] <= 0
+    assert row["verdict"] == "better"
+    assert row["words"].endswith(", but barely: the interval holds 0")
+
+
+def test_means_near_the_ends_of_few_inputs_are_noted() -> None:
+    rows = [{"prompt": f"{n}", "effort": "a", "score_x": 0.01 * (n % 3)} for n in range(30)]
+    rows += [{"prompt": f"{n}", "effort": "b", "score_x": n / 30} for n in range(30)]
+    frame = pd.DataFrame(rows)
+    assert told(compare(frame, "effort"), "too narrow").startswith("x: the mean of 1 configuration is within 0.05 of 0")
+    binary = compare(frame.assign(score_x=(frame["score_x"] > 0.9) * 1.0), "effort")
+    assert not any("too narrow" in note for note in binary.notes)
 
 
 def test_what_cant_be_told_says_what_would() -> None:
@@ -625,6 +663,35 @@ def test_what_ran_though_another_was_asked_for() -> None:
     assert found.names == ["high"]
     assert told(found, "effort high") == "effort high was asked for, but low ran: 3 of 4 runs."
     assert told(found, "provider") == "provider openai was asked for, but azure ran: 4 of 4 runs."
+
+
+# ---- odd names and texts
+
+
+@pytest.mark.parametrize("by", ["target", "agent_version", "template", "error_type", "odd"])
+def test_half_a_surrogate_pair_is_a_text_as_any(by: str, tmp_path: Path) -> None:
+    runs = [run(number=n, label="bug") for n in range(4)]
+    for place, one in enumerate(runs):
+        odd = f"\ud800{place % 2}"
+        one.variables = {**one.variables, "odd": odd}
+        if by != "odd":
+            setattr(one, by, odd)
+    found = exact(runs, by)
+    assert len(found.names) == 2
+    found._repr_mimebundle_()
+    found.report(tmp_path / "found.html")
+
+
+@pytest.mark.parametrize("name", ["configuration", "runs", "words", "p_value", "difference"])
+def test_a_variable_may_be_named_as_a_column_is(name: str, tmp_path: Path) -> None:
+    """Guards against values of one column taken for those of the other."""
+    runs = [run(number=n // 2, label="bug") for n in range(8)]
+    for place, one in enumerate(runs):
+        one.variables = {**one.variables, name: f"v{place % 2}"}
+    found = exact(runs, name)
+    assert len(found.differences) == 1
+    assert found.differences.iloc[0, 1] in {"v0", "v1"}
+    found.report(tmp_path / "found.html")
 
 
 # ---- what it is of

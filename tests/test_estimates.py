@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from benchmarks import bench_coverage as simulation
-from scipy.stats import binom, ttest_1samp
+from scipy.stats import binom, norm, ttest_1samp
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from xpander_magics.analysis.estimates import (
     PairedDifference,
     adjusted,
     mean_interval,
+    more_inputs,
     noise_floor,
     paired_difference,
 )
@@ -257,6 +259,24 @@ def test_how_many_more_inputs_would_tell_agrees_with_the_power_of_the_t_test() -
     assert of_differences(np.ones(3)).more_inputs == 2  # four wins out of four don't tell, five do
 
 
+def test_differences_that_cancel_out_but_for_the_last_bit_are_none() -> None:
+    values = np.array([0.1, 0.2, -0.3, 0.7, -0.1, -0.6])
+    assert values.sum() != 0
+    found = of_differences(values)
+    assert (found.difference, found.more_inputs) == (0, None)
+    assert of_differences(np.array([1.0, -1, 1e-9])).more_inputs is None  # there are no such many inputs
+
+
+def test_a_correction_asks_for_more_inputs() -> None:
+    found = of_differences(np.repeat([1.0, -1, 0], [12, 6, 32]))
+    once, five = more_inputs(found, 0.05), more_inputs(found, 0.01)
+    assert once == found.more_inputs
+    assert once is not None
+    assert five is not None
+    ratio = ((norm.ppf(0.995) + norm.ppf(0.8)) / (norm.ppf(0.975) + norm.ppf(0.8))) ** 2
+    assert (five + 50) / (once + 50) == pytest.approx(ratio, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("wins", "losses", "ties"), [(3, 0, 17), (12, 6, 32), (40, 30, 130)], ids=["sparse", "dense", "many"]
 )
@@ -274,6 +294,14 @@ def test_p_values_are_adjusted_as_published() -> None:
     assert (adjusted(published, "fdr_bh") <= 0.05).sum() == 4
     # Holm 1979: the k-th smallest of n times n - k + 1, and never less than one before it.
     assert adjusted([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("method", ["holm", "bonferroni", "fdr_bh"])
+def test_p_values_are_adjusted_as_statsmodels_does(method: str) -> None:
+    rng = np.random.default_rng(3)
+    for count in (1, 2, 19, 40):
+        p_values = np.round(rng.random(count) ** 3, 2)  # some are alike, some are 0
+        assert adjusted(p_values, method) == pytest.approx(multipletests(p_values, method=method)[1])
 
 
 def test_what_is_not_a_p_value_is_no_comparison() -> None:
@@ -310,6 +338,17 @@ def test_noise_counts_the_runs_of_each_configuration() -> None:
     assert found is not None
     variance = 0.5 * np.mean([(1 / 2 + 1) / 4, (1 + 1) / 4])
     assert found.floor == pytest.approx(student.ppf(0.975, 1) * math.sqrt(2 * variance))
+
+
+def test_a_configuration_of_few_inputs_does_not_raise_the_noise_of_others() -> None:
+    rng = np.random.default_rng(4)
+    codes, setups = np.tile(np.repeat(np.arange(100), 2), 4), np.repeat(np.arange(4), 200)
+    values = (rng.random(800) < 0.5) * 1.0
+    partly = (setups != 3) | (codes < 3)
+    whole, part = noise_floor(values, codes, setups), noise_floor(values[partly], codes[partly], setups[partly])
+    assert whole is not None
+    assert part is not None
+    assert part.floor == pytest.approx(whole.floor, rel=0.1)
 
 
 @pytest.mark.parametrize("repeats", [2, 5])

@@ -125,6 +125,7 @@ def test_no_cell_of_a_csv_becomes_a_formula(runs: list[Run], tmp_path: Path) -> 
     assert [row["prompt"][:2] for row in told[:6]] == ["'=", "'+", "'-", "'@", "'\t", "'\r"]
     texts = [cell for row in told for name, cell in row.items() if name not in ("latency_s", "output")]
     assert not [cell for cell in texts if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert told[7]["prompt"] == r"\x00\ud800é🙂"
     assert [row["latency_s"] for row in told[:3]] == ["0.0", "-0.5", "2e-07"]  # a number is one
     assert told[2]["output"] == "-5"
     assert told[6]["prompt"] == ODD[6]
@@ -135,6 +136,31 @@ def test_no_cell_of_a_csv_becomes_a_formula(runs: list[Run], tmp_path: Path) -> 
     read = pd.read_csv(path)
     assert read["latency_s"].tolist() == [run.latency_s for run in runs]
     assert pd.to_datetime(read["created_at"]).tolist() == [run.created_at for run in runs]
+
+
+@pytest.mark.parametrize(
+    "text", [" =1+1", "\u00a0+1", "\n=1", "\ufeff=1", "\x00=1", "\u200b@x", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20x"]
+)
+def test_hidden_formulas_are_none_either(tmp_path: Path, text: str) -> None:
+    path = Path(export([Run(result=text)], tmp_path / "runs.csv"))
+    with open(path, encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["result"] == f"'{text}"
+
+
+@pytest.mark.parametrize("name", ["", "\x00"])
+def test_a_name_that_sqlite_has_not_says_so(tmp_path: Path, name: str) -> None:
+    frame = frame_of([Run(result="x")]).assign(**{name: [1]})
+    with pytest.raises(ConfigError, match="SQLite can't hold these runs"):
+        export(frame, tmp_path / "runs.sqlite")
+    assert list(tmp_path.glob("*runs*")) == []
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet", ".sqlite"])
+def test_two_columns_of_one_name_are_not_mixed_up(tmp_path: Path, ending: str) -> None:
+    frame = frame_of([Run(result="x", prompt="y")]).rename(columns={"prompt": "result"})
+    with pytest.raises(ConfigError, match="Two columns are named 'result'"):
+        export(frame, tmp_path / f"runs{ending}")
 
 
 def test_names_are_no_formulas_either(tmp_path: Path) -> None:
@@ -380,8 +406,11 @@ def test_mlflow_that_can_not_be_had_says_so(tracking: MlflowClient, environment:
         export(compared_runs(), "mlflow:")
     environment.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     environment.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
-        export(compared_runs(), "mlflow:x")
+    for uri in ("http://127.0.0.1:9", "http://me:p4ssw0rd-of-mine@127.0.0.1:9", "http://tok@127.0.0.1:9"):
+        environment.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI") as caught:
+            export(compared_runs(), "mlflow:x")
+        assert not any(secret in str(caught.value) for secret in ("p4ssw0rd", "tok@"))
 
 
 # ---- from a sweep

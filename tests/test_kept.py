@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 from xpander_magics.client import Client
-from xpander_magics.errors import AuthError, RateLimitError
+from xpander_magics.errors import AuthError, NotFoundError, RateLimitError
 from xpander_magics.results import Run, utc_now
 from xpander_magics.session import default_session
 
@@ -36,6 +36,15 @@ def paused(notebook: Notebook, name: str) -> Run:
 
 
 # ---- variables
+
+
+def test_runs_that_arent_there_are_told_by_what_is(notebook: Notebook) -> None:
+    notebook.run("%%xpander echo -n 2 -o results -q\nhello")
+    notebook.ns["several"] = [*notebook.ns["results"]]
+    with pytest.raises(NotFoundError, match="no sweep or variable 'reslts'. Did you mean results?"):
+        notebook.run("%xpander noise reslts --dry-run")
+    with pytest.raises(NotFoundError, match="the variable is a list. This takes Runs"):
+        notebook.run("%xpander noise several --dry-run")
 
 
 def test_stop_all_tells_the_variables(notebook: Notebook) -> None:

@@ -110,7 +110,7 @@ def test_it_holds_what_was_found(study_of_prompts: Comparison, page: Page) -> No
         assert note in text
     for template, version in zip(TEMPLATES, (1, 2), strict=True):
         assert template in text
-        assert f"Version {version}" in text
+        assert f"Prompt {version}" in text
     assert "+ In one word." in text
     assert "4 of 240 runs failed." in text
     assert study_of_prompts.failures in text
@@ -266,4 +266,4 @@ print(report_html(comparison))
     page = Page(in_a_new_python(code))
     assert "pip install 'xpander-magics[plot]'" in page.text
     assert not page.every("img")
-    assert "Version 2" in page.text
+    assert "Prompt 2" in page.text

@@ -386,6 +386,7 @@ def test_embedding() -> None:
     assert far is not None
     assert near > far + 0.2
     assert score("embedding", "same words", "same words") == pytest.approx(1)
+    assert score("embedding", "same words \ud800", "same words") == pytest.approx(1, abs=0.5)
     assert score("embedding", "  ", "words") is None
     assert score("embedding", "words", None) is None
     assert "wordllama" in scorer_of("embedding").spec

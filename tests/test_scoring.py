@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from xpander_magics.errors import ConfigError, StoreError, TaskFailed
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run
+from xpander_magics.scoring import embeddings
 from xpander_magics.scoring.framed import HISTORY, score_frame
 from xpander_magics.scoring.keeping import score
 from xpander_magics.session import Session, default_session
@@ -226,6 +228,23 @@ def test_a_scorers_trouble_is_that_runs_alone(notebook: Notebook, capsys: pytest
     assert "\x1b" not in told
 
 
+def test_a_scorers_trouble_holds_no_secret(
+    notebook: Notebook, capsys: pytest.CaptureFixture[str], environment: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-live-0123456789abcdef"
+    environment.setenv("OTHER_API_KEY", secret)
+    runs = swept(notebook)
+
+    def leaky(answer: str) -> float:
+        raise ValueError(f"{'x' * 270} {secret}")
+
+    runs.score(leaky)
+    runs.score("contains", [secret] * len(runs))
+    kept = runs.score_history()["detail"].tolist()
+    assert not any("sk-live" in text for text in (capsys.readouterr().out, repr(kept)))
+    assert {"expected": "***"} in kept
+
+
 def test_scoring_again_takes_away_what_has_no_score_any_more(notebook: Notebook) -> None:
     runs = swept(notebook)
     runs.score("mine=exact", "label")
@@ -341,6 +360,17 @@ def test_a_scorer_that_fails_stops_nothing(notebook: Notebook) -> None:
     run = notebook.ask("echo --score broken")
     assert (run.status, run.scores) == ("completed", {})
     assert "it raised RuntimeError: oh." in run.said
+
+
+def test_a_scorer_that_cannot_score_at_all_stops_nothing(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wordllama")
+    embeddings._model.cache_clear()
+    monkeypatch.setitem(sys.modules, "wordllama", None)  # its import fails
+    runs = swept(notebook, "--score embedding --score exact --expected label")
+    assert [run.status for run in runs] == ["completed"] * 4
+    assert scores(runs) == [1, 0, 0, None]
+    assert "4 of 4 runs have no score embedding: 3 trouble in scoring, 1 no expected value." in runs.said
+    assert "it raised ModuleNotFoundError: " in runs.said
 
 
 def test_failed_runs_have_no_score(notebook: Notebook) -> None:

@@ -92,12 +92,11 @@ class Analyses:
         ref = words.pop(0) if words and not self._is_scorer(words[0]) else None
         specs = [*words, *command.score]
         if not specs:
-            raise ConfigError(
-                f"%xpander score takes a scorer: {', '.join(SCORERS)}TARGET, or a function's name."
-            )
+            raise ConfigError(f"%xpander score takes a scorer: {', '.join(SCORERS)}TARGET, or a function's name.")
         runs = self._kept.runs(ref)
         scorers = scorers_named(specs, self._variables, command.expected is not None or command.pairs)
-        if command.pairs and (len(scorers) > 1 or not isinstance(scorers[0], Judge)):
+        judges = [one for one in scorers if isinstance(one, Judge)]
+        if command.pairs and (len(scorers) != 1 or not judges):
             raise ConfigError("--pairs takes one judge: %xpander score RUNS judge:TARGET --pairs")
         if command.dry_run:
             self._quote(runs, scorers, command)
@@ -109,7 +108,7 @@ class Analyses:
                 mean = f", {statistics.fmean(values):.3g} on average" if values else ""
                 self._tell(f"{scorer.name}: {len(values):,} of {len(runs):,} runs have a score{mean}.\n")
             return None
-        return runs.judge(scorers[0], expected=_expected(runs, command))
+        return runs.judge(judges[0], expected=_expected(runs, command))
 
     def _quote(self, runs: Runs, scorers: Sequence[Any], command: Command) -> None:
         """What judges would send; other scorers send nothing."""

@@ -172,7 +172,7 @@ def read_notebook(path: str | os.PathLike[str]) -> pd.DataFrame:
                 left -= size
                 outputs.append(output)
                 sources[number] = cell.get("execution_count"), _digest(_joined(cell.get("source")))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ConfigError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ConfigError(
                 f"{name}: what cell {number} carries of its runs can't be read: {_in_short(error)}.\n"
                 "Run the cell again, or clear its outputs."
@@ -266,6 +266,8 @@ def _unpacked(packed: Any, most: int) -> bytes:
 
 def _runs_of(table: Any) -> dict[str, Run]:
     """The runs of unpacked rows. Raises ValueError and the like."""
+    from xpander_magics.scoring.scorers import checked_name
+
     columns = [_COLUMNS.get(name) for name in table["columns"]]
     runs = {}
     for row in table["rows"]:
@@ -278,6 +280,8 @@ def _runs_of(table: Any) -> dict[str, Run]:
         run = Run(**values)
         if not isinstance(values.get("run_id"), str):
             raise ValueError("a run has no id")
+        for name in run.scores if isinstance(run.scores, dict) else ():
+            checked_name(name)  # it becomes a column's
         runs[run.run_id] = run
     return runs
 

@@ -59,15 +59,11 @@ class Kept:
             kept = sweeps.find(ref, None)
         except errors.NotFoundError:
             if held is not None:
-                raise errors.ConfigError(
-                    f"{ref} is a {type(held).__name__}; this takes Runs, as a sweep's -o binds them."
-                ) from None
-            if near := errors.nearest(
-                ref or "", [n for n, value in self._variables.items() if isinstance(value, Runs)]
-            ):
-                raise errors.NotFoundError(
-                    f"There is no sweep or variable {ref!r}. Did you mean {' or '.join(near)}?"
-                ) from None
+                told = f"There is no sweep {ref!r}, and the variable is a {type(held).__name__}. This takes Runs."
+                raise errors.NotFoundError(told) from None
+            names = [name for name, value in self._variables.items() if isinstance(value, Runs)]
+            if near := errors.did_you_mean(ref or "", names):
+                raise errors.NotFoundError(f"There is no sweep or variable {ref!r}. {near}") from None
             raise
         ids = {number: state.run_id for number, state in newest_of(sweeps.states(kept.sweep_id)).items()}
         places = {number: Entry(number, run_id) for number, run_id in ids.items()}

@@ -165,6 +165,8 @@ def compare(
     ended, gone = subjects.ended(given)
     laid = lay_out(ended, by)
     failed = subjects.has_failed(ended.frame)
+    if names == [SUCCESS] and f"{subjects.SCORE}{SUCCESS}" not in ended.frame.columns:
+        choice = Choice(0.0)  # by the meaning of a success, whatever was chosen
     values = {name: values_of(ended.frame, name, failed, choice) for name in names}
     found = {name: samples(values[name], laid.configuration, laid.input) for name in names}
     floors = _noise(values, laid) if noise is None else _noise_of(noise, score, expected, values, laid, choice)
@@ -262,7 +264,7 @@ def _noise_of(
 
 
 def _share(values: NDArray[np.float64], laid: Laid, codes: NDArray[np.int64]) -> float:
-    """The variance of a mean score, in units of the variance among an input's repeats; on average over ``codes``."""
+    """The variance of a mean score, in units of the variance among an input's repeats; the median over ``codes``."""
     import numpy as np
 
     there = ~np.isnan(values)
@@ -270,4 +272,4 @@ def _share(values: NDArray[np.float64], laid: Laid, codes: NDArray[np.int64]) ->
     cells, repeats = np.unique(cells, return_counts=True)
     owner = cells // (laid.input.max(initial=0) + 1)
     inputs = np.bincount(owner)
-    return float(np.mean((np.bincount(owner, weights=1 / repeats) / np.maximum(inputs, 1) ** 2)[inputs > 0]))
+    return float(np.median((np.bincount(owner, weights=1 / repeats) / np.maximum(inputs, 1) ** 2)[inputs > 0]))

@@ -120,14 +120,10 @@ def differences_frame(
     counts = ("wins", "ties", "losses", "inputs", "unpaired")
     heads = ["configuration", *columns, "score", "baseline", *numbers, *counts, "verdict", "more_inputs", "words"]
     text = pd.StringDtype("python")
-    dtypes: dict[str, Any] = {
-        **dict.fromkeys(("configuration", "score", "baseline", "verdict", "words"), text),
-        **dict.fromkeys(numbers, "Float64"),
-        **dict.fromkeys((*counts, "more_inputs"), "Int64"),
-        **{name: configurations[name].dtype for name in columns},
-    }
+    dtypes: list[Any] = [text, *(configurations[name].dtype for name in columns), text, text]
+    dtypes += [*("Float64" for _ in numbers), *("Int64" for _ in counts), text, "Int64", text]
     # A column of the runs may have a name of these: positions can't be mixed up.
-    arrays = [pd.Series([row[n] for row in rows], dtype=dtypes[head]) for n, head in enumerate(heads)]
+    arrays = [pd.Series([row[n] for row in rows], dtype=dtype) for n, dtype in enumerate(dtypes)]
     frame: pd.DataFrame = pd.concat(arrays, axis=1).set_axis(heads, axis=1)
     return frame
 

@@ -105,6 +105,7 @@ class NoiseRuns(Runs):
         told, bundle = self.report(), super()._repr_mimebundle_()
         lines = "".join(f"<div>{escape(line)}</div>" for line in told.splitlines())
         return {
+            **bundle,
             "text/plain": f"{told}\n{bundle['text/plain']}",
             "text/html": f'<div class="xpander-noise {AS_IT_IS}">{lines}{bundle["text/html"]}</div>',
         }
@@ -112,11 +113,13 @@ class NoiseRuns(Runs):
 
 def _difference(row: dict[Any, Any], comparison: Comparison, noise: dict[str, Noise]) -> str:
     """What a score tells of the two arms."""
+    import pandas as pd
+
     name = row["score"]
     means = dict(zip(comparison.table["configuration"], comparison.table[name], strict=True))
     both = " and ".join(f"{means[arm]:.3g}" for arm in comparison.names)
     told = f"{name}, the mean: {both}; difference {_signed(row['difference'])}"
-    if not math.isnan(row["low"]):  # where it can't be estimated
+    if not pd.isna(row["low"]):  # where it can't be estimated
         told += f" (95% interval {_signed(row['low'])} to {_signed(row['high'])})"
     if name in noise and not noise[name].floor:
         told += ". Repeats never differed: a noise floor of 0"

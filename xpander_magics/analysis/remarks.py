@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FEW_INPUTS = 20
+_FEW_NEAR_ENDS = 200
+_NEAR = 0.05
 
 
 def remarks(
@@ -47,6 +49,7 @@ def remarks(
         *_left_out(gone),
         *_unscored(values, failed),
         *_inputs(laid),
+        *_near_ends(values, laid),
         *_noise(laid, noise),
         *_cost(subject),
         *([] if has_statistics() else [estimates.NO_STATISTICS]),
@@ -97,6 +100,31 @@ def _inputs(laid: Laid) -> list[str]:
         )
     if total < _FEW_INPUTS:
         found.append(f"{total} input{'s' * (total != 1)}: few, so intervals are wide and hold of no others than such.")
+    return found
+
+
+def _near_ends(values: Mapping[str, NDArray[np.float64]], laid: Laid) -> list[str]:
+    """Scores whose intervals hold less often than they say; see ``estimates.mean_interval``."""
+    import numpy as np
+
+    found = []
+    for name, each in values.items():
+        there = ~np.isnan(each)
+        scores, codes = each[there], laid.configuration[there]
+        if not np.all((scores >= 0) & (scores <= 1)):
+            continue
+        runs = np.bincount(codes, minlength=len(laid.names))
+        pairs = np.unique(codes * (laid.input.max(initial=0) + 1) + laid.input[there])
+        inputs = np.bincount(pairs // (laid.input.max(initial=0) + 1), minlength=len(runs))
+        between = np.bincount(codes, weights=(scores > 0) & (scores < 1), minlength=len(runs)) > 0
+        means = np.bincount(codes, weights=scores, minlength=len(runs)) / np.maximum(runs, 1)
+        near = between & (inputs < _FEW_NEAR_ENDS) & ((means < _NEAR) | (means > 1 - _NEAR))
+        if near.any():
+            several = f"{near.sum():,} configuration{'s' * (near.sum() != 1)}"
+            found.append(
+                f"{name}: the mean of {several} is within {_NEAR:g} of 0 or 1, over fewer than {_FEW_NEAR_ENDS} inputs."
+                " Rare scores that change it may be missing, so its interval may be too narrow."
+            )
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.results import Run
-from xpander_magics.safety import plain
+from xpander_magics.safety import Redactor, plain, secret_variables
 from xpander_magics.scoring.measures import Unscored, plain_value
 from xpander_magics.scoring.scorers import Scorer, answer_of, parts_of, scorer_of
 from xpander_magics.store.columns import COLUMNS
@@ -210,6 +210,7 @@ def scored(scorer: Scorer, runs: Sequence[Run], expected: Sequence[Any], who: st
     pairs = [(answer, value) for answer, value in zip(answers, expected, strict=True) if answer is not None]
     outcomes = iter(scorer.outcomes([answer for answer, _ in pairs], [value for _, value in pairs]))
     scores, every = [], [Unscored(NO_ANSWER) if answer is None else next(outcomes) for answer in answers]
+    redact = Redactor(secret_variables().values())
     misses.add(scorer.name, ((run.run_id, outcome) for run, outcome in zip(runs, every, strict=True)))
     for run, outcome, value in zip(runs, every, expected, strict=True):
         wanted = plain_value(value) if scorer.needs_expected else None
@@ -218,7 +219,7 @@ def scored(scorer: Scorer, runs: Sequence[Run], expected: Sequence[Any], who: st
         if number is None:
             detail["problem"] = str(outcome)
         set_score(run, scorer.name, number)
-        scores.append(Score(run.run_id, scorer.name, number, scorer.spec, who, detail))
+        scores.append(Score(run.run_id, scorer.name, number, scorer.spec, who, redact(detail)))
     return scores
 
 

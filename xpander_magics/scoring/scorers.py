@@ -16,6 +16,7 @@ from typing import Any
 
 from xpander_magics.errors import ConfigError, SchemaError, XpanderError, did_you_mean
 from xpander_magics.results import Run
+from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.scoring import embeddings, functions, measures
 from xpander_magics.scoring.measures import NO_EXPECTED, Answer, Measure, Unscored, plain_value
 
@@ -89,8 +90,8 @@ class Scorer:
             except RecursionError:
                 found.append(Unscored("it is nested too deep", is_error=True))
             except Exception as error:  # the user's own function may raise anything
-                told = f"{type(error).__name__}: {error}".rstrip(": ")[:300]
-                found.append(Unscored(f"it raised {told}", is_error=True))
+                told = Redactor(secret_variables().values())(f"{type(error).__name__}: {error}".rstrip(": "))
+                found.append(Unscored(f"it raised {told[:300]}", is_error=True))
         return found
 
     def prepared(self, expected: Iterable[Any]) -> Scorer:

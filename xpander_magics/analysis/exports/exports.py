@@ -1,7 +1,8 @@
 """``xp.export``: runs, comparisons and votes for other tools, each in the form that they expect.
 
 - ``.csv``: a row a run; lists and dicts as JSON. Text that a spreadsheet would take for a formula, because it begins
-  with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, has an apostrophe before it.
+  with ``=``, ``+``, ``-`` or ``@``, white space before it or not, or with a tab or a line's end, has an apostrophe
+  before it.
 - ``.jsonl``, ``.ndjson``: an object a run, with nothing lost: all columns, lists and dicts as they are.
 - ``.parquet``: typed columns; lists and dicts as JSON.
 - ``.sqlite``, ``.db``: a new SQLite database: the table ``runs``, and ``votes`` and ``scores`` as the store has them.
@@ -86,6 +87,9 @@ def exported(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", jud
     file = checked_path(named, tuple(FORMATS))
     _check_replaceable(file)
     tables, words = _TABLES[what](runs, file, judges)
+    for frame in tables.values():
+        if len(twice := frame.columns[frame.columns.duplicated()]):
+            raise ConfigError(f"Two columns are named {twice[0]!r}: give one another name, then export.")
     with whole_file(file) as beside:
         FORMATS[file.suffix.lower()](tables, beside)
     return Exported(file, f"{words} written to {file}.")

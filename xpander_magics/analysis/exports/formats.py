@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _BATCH = 4096
 _MARK = 0x78_70_72_73  # "xprs": says in an SQLite file's header that it is an export
 _MARK_AT = 68
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Full-width signs are formulas to some spreadsheets, and white space before a sign to those that trim it.
+_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _JSON = {column.name for column in COLUMNS if isinstance(column.kind, Json)}
 
 
@@ -45,8 +47,9 @@ def _cells(values: Sequence[Any], kind: str) -> Sequence[Any]:
 
 
 def _harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Text that no spreadsheet takes for a formula, nor a reader for the end: Python's before 3.11 take no NUL."""
+    text = text.replace("\0", "\\x00")
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def to_json_lines(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
@@ -109,7 +112,7 @@ def to_sqlite(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
                     rows = pd.DataFrame(columns, dtype="object", columns=list(dtypes))
                     rows.to_sql(title, connection, index=False, dtype=dtypes, if_exists="append" if start else "fail")
             connection.commit()
-    except (sqlite3.Error, pd.errors.DatabaseError) as error:
+    except (sqlite3.Error, pd.errors.DatabaseError, ValueError) as error:  # ValueError: a column's name doesn't do
         raise ConfigError(f"SQLite can't hold these runs: {error}.") from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.exports.formats import plain_columns
 from xpander_magics.errors import ConfigError
+from xpander_magics.safety import Redactor, secret_variables
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
@@ -20,6 +21,7 @@ RUNS = "runs.json"
 
 _LONGEST_PARAMETER = 6_000
 _UNFIT = re.compile(r"[^\w\-. /]")
+_USER = re.compile(r"://[^/\s@]*@")
 
 
 def to_mlflow(comparison: Comparison, experiment: str) -> int:
@@ -47,7 +49,9 @@ def to_mlflow(comparison: Comparison, experiment: str) -> int:
     except ImportError as error:  # what mlflow-skinny leaves out
         raise ConfigError(f"This tracking store needs all of MLflow ({error}): pip install mlflow") from error
     except (MlflowException, OSError) as error:
-        first = str(error).strip().partition("\n")[0][:300]
+        told = str(error).strip().partition("\n")[0]
+        # The server's address, with whatever password it has, is a part of most of these.
+        first = Redactor(secret_variables().values())(_USER.sub("://", told))[:300]
         raise ConfigError(f"MLflow can't be written to: {first}\nIs MLFLOW_TRACKING_URI what it should be?") from error
 
 

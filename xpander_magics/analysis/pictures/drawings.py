@@ -271,7 +271,7 @@ def prompts(comparison: Comparison, score: str) -> Plot:
         for axes in (left, right, beside):
             axes.axhline(at, color=PALE, linewidth=0.8, zorder=0)
     left.set_ylim(at, 0)
-    left.set_yticks(middles, [f"version {version.number}" for version in versions])
+    left.set_yticks(middles, [f"prompt {version.number}" for version in versions])
     left.set_xlabel(shown(_label(score), 26), fontsize=SMALL)
     right.set_xlabel("Change from the one before", fontsize=SMALL)
     beside.set_title("Lines that went (-) and came (+)", loc="left", fontsize=9.5, parse_math=False)
@@ -289,7 +289,7 @@ def prompts(comparison: Comparison, score: str) -> Plot:
         "The intervals are not corrected for several changes." if len(versions) > 2 else "",
         f"{count - len(versions)} later versions are left out." if count > len(versions) else "",
     )
-    told = [f"version {version.number} {number(version.estimate.mean)}" for version in versions]
+    told = [f"prompt {version.number} {number(version.estimate.mean)}" for version in versions]
     plot.alt = f"{title}: {_some(told)}."
     return plot
 

@@ -230,24 +230,21 @@ def _prompts(comparison: Comparison) -> Iterator[str]:
     """The templates; of several, what changed and what that brought."""
     score = comparison.scores[0]
     versions = prompt_versions(comparison, score)
-    names = {template: name for name, template in comparison.prompts.items()}
     if len(versions) > 1 and plots.has_matplotlib():
         drawn = plots.plot(comparison, "prompts")
         yield page.picture(drawn.as_bytes("svg"), drawn.title, drawn.alt, _CAPTIONS["prompts"])
     for one in versions[:_MOST_VERSIONS]:
-        name = names.get(one.template)
-        head = f"Version {one.number}{f' ({name})' if name else ''}" if len(versions) > 1 else "The template"
-        yield f"<h3>{page.text(head)}</h3>"
+        yield f"<h3>{f'Prompt {one.number}' if len(versions) > 1 else 'The template'}</h3>"
         mean, low, high = one.estimate[:3]
         said = f"Mean {_called(score)}: {_interval(mean, low, high)}." if not math.isnan(mean) else ""
         if one.change is not None and not math.isnan(one.change.difference):
             change = one.change
-            said += f" Change from version {one.number - 1}: {change.difference:+.3f}"
+            said += f" Change from prompt {one.number - 1}: {change.difference:+.3f}"
             said += "." if math.isnan(change.low) else f" ({change.low:+.3f} to {change.high:+.3f}, 95% interval)."
         yield page.paragraph(said)
         yield page.preformatted(one.template)
         if one.changed:
-            yield page.paragraph(f"Changed from version {one.number - 1}:", "soft")
+            yield page.paragraph(f"Changed from prompt {one.number - 1}:", "soft")
             yield page.changes(one.changed)
     if len(versions) > _MOST_VERSIONS:
         yield page.paragraph(f"{len(versions) - _MOST_VERSIONS} more versions are left out.")
