@@ -41,9 +41,9 @@ def paused(notebook: Notebook, name: str) -> Run:
 def test_runs_that_arent_there_are_told_by_what_is(notebook: Notebook) -> None:
     notebook.run("%%xpander echo -n 2 -o results -q\nhello")
     notebook.ns["several"] = [*notebook.ns["results"]]
-    with pytest.raises(NotFoundError, match="no sweep or variable 'reslts'. Did you mean results?"):
+    with pytest.raises(NotFoundError, match=r"no sweep or variable .reslts.\. Did you mean results\?"):
         notebook.run("%xpander noise reslts --dry-run")
-    with pytest.raises(NotFoundError, match="the variable is a list. This takes Runs"):
+    with pytest.raises(NotFoundError, match=r"the variable is a list\. This takes Runs"):
         notebook.run("%xpander noise several --dry-run")
 
 

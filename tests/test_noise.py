@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import pandas as pd
 import pytest
 from notebook_shell import Notebook
 from scipy import stats
@@ -142,6 +143,15 @@ def test_answers_that_change_make_noise(notebook: Notebook) -> None:
     floor = found.noise["mine"].floor
     assert f"Noise floor {floor * 2**0.5:.3g} where each input is sent once, {floor:.3g} where twice" in report
     assert "mine, the mean: 0.667 and 0.5; difference -0.167 (95% interval -" in report
+
+
+def test_a_difference_without_an_interval_is_told(notebook: Notebook) -> None:
+    def length(answer: str) -> float:
+        return 3.0 if answer else 0.0  # the same for all, and no share: there is nothing to estimate an interval from
+
+    found = noise(swept(notebook, "-m scripted/echo"), score=length, watch=quiet, tell=quiet)
+    assert pd.isna(found.comparison.differences.iloc[0]["low"])
+    assert "length, the mean: 3 and 3; difference +0. Repeats never differed" in found.report()
 
 
 def test_compare_takes_it_as_it_is(notebook: Notebook) -> None:

@@ -23,7 +23,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XPANDER_STORE", f"sqlite:///{tmp_path / 'runs.db'}")
     notebook = nbformat.read(path, as_version=4)
 
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=1500, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
     # What the reader is promised: an answer below each %%xpander cell, as one output with its facts.
     cells = [cell for cell in notebook.cells if cell.source.startswith("%%xpander")]

@@ -342,7 +342,7 @@ def test_the_rate_holds_over_all_processes(session: Session, service: FaultServe
     service.log.clear()
     check_all_ended(service, session.sweep(grid, unwatched, pool), 30)
     sent = times(service)
-    assert len(sent) == 30
+    assert len(sent) >= 30  # one that took too long to leave is sent anew
     assert sent[-1] - sent[0] > 0.75 * 29 * 0.1  # a busy machine may delay the first
     assert all(later - sooner > 0.3 for sooner, later in zip(sent, sent[15:], strict=False))
 

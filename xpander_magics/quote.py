@@ -14,6 +14,7 @@ from xpander_magics.plan import Plan
 from xpander_magics.results import Run
 from xpander_magics.store import Store
 from xpander_magics.sweeps import reusable
+from xpander_magics.tally import counted
 
 # So many of the newest runs of the same target are looked at.
 LOOKED_AT = 1000
@@ -195,9 +196,9 @@ def lines(found: Quote, count: int, where: str, jobs: int = 1) -> list[str]:
         where: the target's name.
     """
     least = " or more, with its polls" if found.polled else ""
-    said = [f"Nothing was sent. {_many(count, 'run')}, {_many(found.requests, 'request')}{least}, to {where}."]
+    said = [f"Nothing was sent. {counted(count, 'run')}, {counted(found.requests, 'request')}{least}, to {where}."]
     if found.reused:
-        said.append(f"--cached reuses {_many(len(found.reused), 'kept run')}, such as {found.reused[0][:8]}.")
+        said.append(f"--cached reuses {counted(len(found.reused), 'kept run')}, such as {found.reused[0][:8]}.")
     if not found.runs:
         return said
     if found.minutes:
@@ -216,10 +217,6 @@ def lines(found: Quote, count: int, where: str, jobs: int = 1) -> list[str]:
         at_once = ""
         if name == "seconds" and found.runs > 1:
             at_once = f" one after the other, {form.format(estimate.total / min(jobs, found.runs))} with -j {jobs}"
-        basis = _many(estimate.runs, "earlier run")
+        basis = counted(estimate.runs, "earlier run")
         said.append(f"About {middle}{at_once} ({low} to {high}, as {basis} suggest{'s' * (estimate.runs == 1)}{rest}).")
     return said
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""How a sweep stands at one moment, in numbers."""
+"""How a sweep stands at one moment, in numbers; and how numbers of things are written."""
 
 from __future__ import annotations
 
@@ -56,3 +56,8 @@ def time_left(done: int, total: int, seconds: float, before: int = 0) -> float |
     if done >= total:
         return 0.0
     return seconds / (done - before) * (total - done) if done - before >= 2 else None
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something, in words: ``1 run``, ``2,000 runs``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
 from collections.abc import Callable
 
 import pytest
-from fault_server import KEY, FaultServer, agent, hang, reply
+from fault_server import KEY, FaultServer, Request, agent, reply
 from front_ends import NotebookPage
 from playwright.sync_api import Locator, expect
 
@@ -206,15 +208,23 @@ def elsewhere(service: FaultServer) -> str:
 
 def test_lists_that_fail(open_notebook: Opens, service: FaultServer) -> None:
     """Guards against a panel that waits for its lists, or is of no use without them."""
-    service.on("GET /v1/agents*", hang())
-    service.on("GET /v1/misc/*", reply(500, {"detail": "broken"}))
-    page = open_notebook(elsewhere(service) + "\n%config XpanderMagics.read_timeout = 2", "%xpander panel")
+    seen = threading.Event()
+    broken = reply(500, {"detail": "broken"})
+
+    def late(server: FaultServer, connection: socket.socket, request: Request) -> bool:
+        seen.wait(300)
+        return broken(server, connection, request)
+
+    service.on("GET /v1/agents*", late)
+    service.on("GET /v1/misc/*", broken)
+    page = open_notebook(elsewhere(service) + "\n%config XpanderMagics.read_timeout = 300", "%xpander panel")
     page.run(1)
     page.run(2)
     shown = page.cell(2).locator(".xpander-panel")
     expect(shown).to_contain_text("Loading agents and workflows")
     expect(page.execute("print(1 + 1)")).to_contain_text("2")
     again = shown.get_by_role("button", name="Try again")
+    seen.set()
     expect(shown).to_contain_text("The agents and workflows can't be listed")
     fill(shown, "hello", Target="writer", Model="openai/gpt-5")
     expect(shown).to_contain_text("Defaults of later cells: writer -m openai/gpt-5")

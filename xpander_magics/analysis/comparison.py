@@ -187,7 +187,11 @@ def compare(
         _values=values,
         _samples=found,
     )
-    return comparison.against(laid.names[0] if baseline is None else baseline)
+    compared = comparison.against(laid.names[0] if baseline is None else baseline)
+    for heads in (compared.table.columns, compared.differences.columns):
+        if len(twice := heads[heads.duplicated()]):
+            raise ConfigError(f"{twice[0]!r} is a column of every comparison: give what you named so another name.")
+    return compared
 
 
 def _choice(failures: Any) -> Choice:

@@ -21,6 +21,7 @@ from xpander_magics.safety import plain
 from xpander_magics.scoring.keeping import score as score_runs
 from xpander_magics.scoring.scorers import scorer_of
 from xpander_magics.standing import NO_STATISTICS, has_statistics
+from xpander_magics.tally import counted
 from xpander_magics.terms import repeat_options
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ class NoiseRuns(Runs):
     def report(self) -> str:
         """What they tell, in words."""
         lines = [
-            f"The same setup twice: {self.setup}, {_many(len(self) // _TIMES, 'input')}, {_many(len(self), 'run')}."
+            f"The same setup twice: {self.setup}, {counted(len(self) // _TIMES, 'input')}, {counted(len(self), 'run')}."
         ]
         equal, pairs = self.equal_answers()
         if not pairs:
             return f"{lines[0]} No input has two answers yet."
-        lines.append(f"Both answers are equal for {equal:,} of {_many(pairs, 'input')} ({equal / pairs:.0%}).")
+        lines.append(f"Both answers are equal for {equal:,} of {counted(pairs, 'input')} ({equal / pairs:.0%}).")
         compared, noise = self.comparison, self.noise
         table = compared.table
         lines += [_difference(row, compared, noise) for row in compared.differences.to_dict("records")]
@@ -97,7 +98,7 @@ class NoiseRuns(Runs):
             lines.append(f"Seconds, the median: {' and '.join(seconds)}.")
         failures = int(table["failures"].sum())
         if failures:
-            lines.append(f"{_many(failures, 'run')} failed: {compared.failures}")
+            lines.append(f"{counted(failures, 'run')} failed: {compared.failures}")
         lines += [] if has_statistics() else [NO_STATISTICS]
         return plain("\n".join([*lines, *self.notes]))
 
@@ -168,7 +169,7 @@ def noise(
     """
     session, given, name = _setup_of(runs, configuration)
     grid = noise_grid(session, given)
-    tell(f"Sending {_many(len(grid), 'run')}: {_many(len(given), 'input')} of {plain(name)}, each twice.\n")
+    tell(f"Sending {counted(len(grid), 'run')}: {counted(len(given), 'input')} of {plain(name)}, each twice.\n")
     sent = session.sweep(grid, watch)
     found = NoiseRuns(session, sent.sweep_id, sent.entries, sent.held, sent.grid)
     found.setup = name
@@ -242,7 +243,3 @@ def _score_alike(session: Session, runs: NoiseRuns, given: list[Run], tell: Call
         expected = [said.get(run.run_id, (spec, None))[1] for run in given for _ in _ARMS]
         score_runs(runs, scorer, expected if scorer.needs_expected else None, tell=tell)
     return notes
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -119,8 +119,8 @@ def _near_ends(values: Mapping[str, NDArray[np.float64]], laid: Laid) -> list[st
         between = np.bincount(codes, weights=(scores > 0) & (scores < 1), minlength=len(runs)) > 0
         means = np.bincount(codes, weights=scores, minlength=len(runs)) / np.maximum(runs, 1)
         near = between & (inputs < _FEW_NEAR_ENDS) & ((means < _NEAR) | (means > 1 - _NEAR))
-        if near.any():
-            several = f"{near.sum():,} configuration{'s' * (near.sum() != 1)}"
+        if count := int(near.sum()):
+            several = f"{count:,} configuration{'s' * (count != 1)}"
             found.append(
                 f"{name}: the mean of {several} is within {_NEAR:g} of 0 or 1, over fewer than {_FEW_NEAR_ENDS} inputs."
                 " Rare scores that change it may be missing, so its interval may be too narrow."

@@ -12,6 +12,7 @@ from xpander_magics.analysis.differences import CORRECTIONS, MARKS, p_shown, sho
 from xpander_magics.display import AS_IT_IS, escape
 from xpander_magics.safety import plain
 from xpander_magics.tables import captioned, columned
+from xpander_magics.tally import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def table_shown(comparison: Comparison) -> Shown:
     names, rows, common = _varying(comparison.names, columns, scores)
     runs, inputs = len(comparison.frame), int(comparison.codes()[1].max(initial=-1)) + 1
     by = f" by {', '.join(_word(name) for name in comparison.by)}" if comparison.by else ""
-    title = f"{', '.join(comparison.scores)}{by}: {_many(runs, 'run')} of {_many(inputs, 'input')}"
+    title = f"{', '.join(comparison.scores)}{by}: {counted(runs, 'run')} of {counted(inputs, 'input')}"
     return Shown(plain(title), names, rows, common)
 
 
@@ -166,10 +167,6 @@ _MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 def _word(name: str) -> str:
     return {"think_mode": "think mode", "agent_version": "version"}.get(name, name)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _wrapped(text: str) -> str:

@@ -28,6 +28,7 @@ from xpander_magics.scoring.scorers import answer_of, checked_name
 from xpander_magics.store.scores import Score
 from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.votes import JUDGE
+from xpander_magics.tally import counted
 from xpander_magics.terms import provider_and_model
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class Judge:
             rows.append({**row, "low": low, "high": high})
             cut += shortened
         score = {"type": "integer", "minimum": low, "maximum": high}
-        return Sheet(POINTWISE, rows, verdict_schema("score", score), _many(len(rows), "answer"), cut)
+        return Sheet(POINTWISE, rows, verdict_schema("score", score), counted(len(rows), "answer"), cut)
 
     def row(self, texts: Mapping[str, str | None], judged: list[str]) -> tuple[dict[str, Any], bool]:
         """The variables of a prompt: these texts, shortened, with the mark and the rubric; and whether one was cut.
@@ -279,7 +280,7 @@ class Judge:
             return []
         grid, places = self._grid(sheet, session)[0], self._places(sheet)
         shared = f" for {sheet.of}" if len(grid) == len(sheet.rows) else f" for {sheet.of}, of which some are equal"
-        tell(f"{_many(len(grid), 'verdict')} by {self.scored_by()}{shared}.\n")
+        tell(f"{counted(len(grid), 'verdict')} by {self.scored_by()}{shared}.\n")
         verdicts = list(session.sweep(grid, watch))
         tell(self._became(verdicts, sheet))
         return [verdicts[place] for place in places]
@@ -315,12 +316,14 @@ class Judge:
         reused = sum(run.reused for run in verdicts)
         problems = Counter(problem_of(run) for run in verdicts if not is_usable(run))
         if reused:
-            said.append(f"{_many(reused, 'verdict')} of these had been given before, and weren't asked for again.")
+            said.append(f"{counted(reused, 'verdict')} of these had been given before, and weren't asked for again.")
         if problems:
             told = ", ".join(f"{count:,} {problem}" for problem, count in problems.most_common())
-            said.append(f"{_many(problems.total(), 'verdict')} missing ({told}): what they are about has no score.")
+            said.append(f"{counted(problems.total(), 'verdict')} missing ({told}): what they are about has no score.")
         if sheet.cut:
-            said.append(f"{_many(sheet.cut, 'prompt')} had a text of over {LONGEST:,} characters: its middle was cut.")
+            said.append(
+                f"{counted(sheet.cut, 'prompt')} had a text of over {LONGEST:,} characters: its middle was cut."
+            )
         return "".join(f"{line}\n" for line in said)
 
 
@@ -371,7 +374,3 @@ def _checked_scale(scale: Any) -> tuple[int, int]:
     if not whole or not scale[0] < scale[1] or scale[1] - scale[0] > _LARGEST_SCALE:
         raise ConfigError("A judge's scale is the worst and the best verdict, two whole numbers such as (1, 5).")
     return int(scale[0]), int(scale[1])
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

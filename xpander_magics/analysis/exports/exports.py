@@ -28,6 +28,7 @@ from xpander_magics.cell import one_of
 from xpander_magics.errors import ConfigError
 from xpander_magics.outcomes import Runs
 from xpander_magics.session import default_session
+from xpander_magics.tally import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def exported(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", jud
 
         experiment = named.removeprefix(MLFLOW)
         count = to_mlflow(runs if isinstance(runs, Comparison) else compare(runs), experiment)
-        told = f"{_many(count, 'configuration')}, an MLflow run each, in the experiment {experiment}."
+        told = f"{counted(count, 'configuration')}, an MLflow run each, in the experiment {experiment}."
         return Exported(f"{MLFLOW}{experiment}", told)
     file = checked_path(named, tuple(FORMATS))
     _check_replaceable(file)
@@ -109,7 +110,7 @@ Tables = Mapping[str, "pd.DataFrame"]
 def _runs(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
     frame = _frame_in(runs)
     tables: dict[str, pd.DataFrame] = {"runs": frame}
-    words = _many(len(frame), "run")
+    words = counted(len(frame), "run")
     if file.suffix.lower() in (".sqlite", ".db"):
         store = _store_of(runs)
         ids = [str(run_id) for run_id in frame["run_id"].dropna()]
@@ -118,7 +119,7 @@ def _runs(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
             "scores": store.scores.select(ids),
         }
         tables |= {name: _frame_of(rows) for name, rows in found.items() if rows}
-        words += "".join(f", {_many(len(rows), name[:-1])}" for name, rows in found.items() if rows)
+        words += "".join(f", {counted(len(rows), name[:-1])}" for name, rows in found.items() if rows)
     return tables, words
 
 
@@ -144,7 +145,7 @@ def _comparison(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
     tables = {"comparison": found.table}
     if file.suffix.lower() in (".sqlite", ".db"):
         tables["differences"] = found.differences
-    return tables, _many(len(found.table), "configuration")
+    return tables, counted(len(found.table), "configuration")
 
 
 def _preferences(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
@@ -164,7 +165,7 @@ def _preferences(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
     if not pairs:
         told = f" Left out: {without}." if without else " runs.vote() and %xpander vote ask for them."
         raise ConfigError(f"There are no votes for one answer over another on these runs.{told}")
-    words = _many(len(pairs), "preference")
+    words = counted(len(pairs), "preference")
     return {"preferences": pd.DataFrame(pairs)}, words + (f" (left out: {without})" if without else "")
 
 
@@ -218,7 +219,3 @@ _TABLES: Mapping[str, Callable[[Any, Path, bool], tuple[Tables, str]]] = {
     "comparison": _comparison,
     "preferences": _preferences,
 }
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"

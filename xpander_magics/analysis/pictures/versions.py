@@ -43,8 +43,7 @@ def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
     codes, templates = pd.factorize(frame["template"], use_na_sentinel=True)
     of_each, inputs = comparison.codes()
     others = [name for name in comparison.by if name != "prompt"]
-    table = comparison.table.iloc[:, 1 : 1 + len(comparison.by)]  # a variable may be named as another column is
-    settings = table.groupby(others, dropna=False, observed=True, sort=False).ngroup() if others else None
+    settings = comparison.table.groupby(others, dropna=False, observed=True, sort=False).ngroup() if others else None
     setting = codes * 0 if settings is None else settings.to_numpy()[of_each]
     met = pd.crosstab(setting[codes >= 0], codes[codes >= 0])
     shared = met.index[(met > 0).all(axis=1)].to_numpy()

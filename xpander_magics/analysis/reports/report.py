@@ -21,6 +21,7 @@ from xpander_magics.analysis.reports.examples import differing, failures_by_kind
 from xpander_magics.analysis.shown import Shown, differences_shown, table_shown
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import utc_now
+from xpander_magics.tally import counted
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
@@ -85,7 +86,7 @@ def in_short(comparison: Comparison) -> list[str]:
     count, runs = len(comparison.names), len(comparison.frame)
     _, inputs = comparison.codes()
     told = int(inputs.max(initial=-1)) + 1
-    first = f"In short: {_counted(count, 'configuration')} ran on {_counted(told, 'input')}, {_counted(runs, 'run')}."
+    first = f"In short: {counted(count, 'configuration')} ran on {counted(told, 'input')}, {counted(runs, 'run')}."
     found = [first]
     for score in comparison.scores[:_MOST_SCORES]:
         found.append(_best(comparison, score))
@@ -95,7 +96,7 @@ def in_short(comparison: Comparison) -> list[str]:
             found.append(_verdicts(of_score, comparison.baseline))
     failed = int(comparison.table["failures"].sum())
     if failed:
-        found.append(f"{failed:,} of {_counted(runs, 'run')} failed. {comparison.failures}")
+        found.append(f"{failed:,} of {counted(runs, 'run')} failed. {comparison.failures}")
     else:
         found.append("No run failed.")
     return [sentence for sentence in found if sentence]
@@ -144,7 +145,7 @@ def _what(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "Models", _distinct(frame["model"])
     yield "Efforts", _distinct(frame["effort"])
     templates = frame["template"].nunique()
-    yield "Prompts", f"{_counted(templates, 'template')}, below" if templates else ""
+    yield "Prompts", f"{counted(templates, 'template')}, below" if templates else ""
     of_each, inputs = comparison.codes()
     yield "Inputs", f"{int(inputs.max(initial=-1)) + 1:,}"
     most = frame.assign(_c=of_each, _i=inputs).groupby(["_c", "_i"]).size()
@@ -186,7 +187,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     for score, noise in comparison.noise.items():
         yield page.paragraph(
             f"Noise floor of {_called(score)}: {noise.floor:.2g}. When one and the same setup is run twice, its two"
-            f" mean scores lie within that of each other 95% of the time, as {_counted(noise.pairs, 'pair')} of"
+            f" mean scores lie within that of each other 95% of the time, as {counted(noise.pairs, 'pair')} of"
             " repeats tell. A smaller difference is called noise."
         )
     if not comparison.noise:
@@ -346,10 +347,6 @@ def _real(value: object) -> float:
 
 def _called(score: str) -> str:
     return "success rate" if score == "success" else f"score {score}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _listed(words: Any) -> str:
