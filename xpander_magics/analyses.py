@@ -170,13 +170,15 @@ class Analyses:
 
     def export(self, command: Command) -> None:
         """Runs as a file."""
+        from xpander_magics.analysis.comparison import Comparison
         from xpander_magics.analysis.exports.exports import exported
 
         if not command.words:
             raise ConfigError("%xpander export takes a file: %xpander export results.csv RUNS")
         path, *ref = command.words
         about = self._subjects(ref[0] if ref else None, command)
-        self._tell(f"{exported(about, path, what=command.what or 'runs').words}\n")
+        default = "comparison" if isinstance(about, Comparison) else "runs"
+        self._tell(f"{exported(about, path, what=command.what or default).words}\n")
 
     def vote(self, command: Command, *, widgets: bool) -> Any:
         """A vote on two answers: by a widget, or as text."""
