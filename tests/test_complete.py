@@ -39,6 +39,12 @@ def offered(notebook: Notebook, text: str) -> list[str]:
         ("%xpander use ec", ["echo", "echo-twice"]),
         ("%xpander use --cl", ["--clear"]),
         ("%xpander stop al", ["all"]),
+        ("%xpander compare --by mod", ["model"]),
+        ("%xpander compare --failures z", ["zero"]),
+        ("%xpander plot trade", ["tradeoff"]),
+        ("%xpander plot --x c", ["cost"]),
+        ("%xpander score sim", ["similarity"]),
+        ("%%xpander echo --score norm", ["normalized"]),
         ("%xpander zzz ", []),
         ("%%xpander ec", ["echo", "echo-twice"]),
         ("%%xpander echo --ti", ["--title", "--timeout"]),
@@ -140,3 +146,14 @@ def test_tab_does_not_wait_for_a_service_that_is_silent(
         environment.setenv("XPANDER_API_KEY", "some-key-some-key")
         environment.setenv("XPANDER_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "writer" not in shell.complete(None, "%%xpander wri", 13)[1]
+
+
+def test_what_can_be_compared_is_offered(notebook: Notebook) -> None:
+    notebook.run("%%xpander echo -n 2 -o results -q\nhello")
+    notebook.ns["results_frame"] = notebook.ns["results"].df
+    notebook.run("%xpander compare results -o results_compared")
+    names = ["results", "results_compared", "results_frame"]
+    assert sorted(offered(notebook, "%xpander compare res")) == names
+    assert sorted(offered(notebook, "%xpander report study.html res")) == names
+    assert offered(notebook, "%xpander score res") == ["results"]
+    assert offered(notebook, "%xpander compare --noise res") == ["results"]

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 from xpander_magics.client import Client
-from xpander_magics.errors import AuthError, NotFoundError, RateLimitError
+from xpander_magics.errors import AuthError, ConfigError, NotFoundError, RateLimitError
 from xpander_magics.results import Run, utc_now
 from xpander_magics.session import default_session
 
@@ -45,6 +45,19 @@ def test_runs_that_arent_there_are_told_by_what_is(notebook: Notebook) -> None:
         notebook.run("%xpander noise reslts --dry-run")
     with pytest.raises(NotFoundError, match=r"the variable is a list\. This takes Runs"):
         notebook.run("%xpander noise several --dry-run")
+
+
+def test_a_run_is_meant_by_its_place(notebook: Notebook) -> None:
+    notebook.run("%%xpander echo -n 2 -o results -q\nhello")
+    runs = notebook.ns["results"]
+    notebook.ns["several"] = [*runs]
+    assert notebook.run("%xpander show results[1]") is runs[1]
+    assert notebook.run("%xpander show several[-1]").run_id == runs[1].run_id
+    assert "Answer: the same" in str(notebook.run("%xpander diff results[0] results[1]"))
+    with pytest.raises(ConfigError, match=r"results has 2 runs; the first is results\[0\]"):
+        notebook.run("%xpander show results[2]")
+    with pytest.raises(NotFoundError, match="No run or task"):
+        notebook.run("%xpander show nothing[0]")
 
 
 def test_stop_all_tells_the_variables(notebook: Notebook) -> None:

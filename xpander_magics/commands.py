@@ -203,9 +203,9 @@ def _no_command(name: str) -> ConfigError:
 
 
 _WORDS = (
-    "RUN is a run's id or the beginning of one, a task's id, or a variable that holds a Run.\n"
-    "RUNS is a variable that holds Runs, a DataFrame of them or a comparison, a sweep's id, or a saved notebook's "
-    "file; the newest sweep when omitted."
+    "RUN is a run's id or the beginning of one, a task's id, a variable that holds a Run, or results[0] of several.\n"
+    "RUNS is a variable that holds Runs, or a sweep's id; the newest sweep when omitted. compare, plot, report and\n"
+    "export also take a DataFrame or a list of runs, a comparison, or a saved notebook's file."
 )
 
 

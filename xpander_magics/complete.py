@@ -39,6 +39,7 @@ _CHOICES = {
 _VARIABLES = ("--schema", "--user", "--payload", "--mcp", "--over")
 _TAKES_RUN = ("show", "stop", "usage", "thread", "tag", "diff")
 _TAKES_RUNS = ("resume", "vote", "compare", "score", "noise", "plot", "report", "export")
+_TAKES_FRAMES = ("compare", "plot", "report", "export")
 _FIXED_WORDS = {
     "stop": ("all",),
     "local": ("stop",),
@@ -129,7 +130,7 @@ class Completer:
             return options
         runs = self._runs() if words[0] in _TAKES_RUN and not (given and words[0] == "tag") else []
         if words[0] in _TAKES_RUNS:
-            runs = self._sweeps()
+            runs = self._sweeps() if words[0] not in _TAKES_FRAMES else [*self._sweeps(), *self._frames()]
         return [*runs, *_FIXED_WORDS.get(words[0], ()), *options]
 
     def _in_template(self, text: str) -> tuple[str, list[str]] | None:
@@ -161,6 +162,11 @@ class Completer:
     def _sweeps(self) -> list[str]:
         """The variables that hold the runs of a sweep."""
         return [name for name in self._names() if isinstance(self._variables[name], Runs)]
+
+    def _frames(self) -> list[str]:
+        """The variables that hold a DataFrame of runs, or a comparison of some."""
+        held = ((name, self._variables[name]) for name in self._names())
+        return [name for name, value in held if "run_id" in getattr(getattr(value, "frame", value), "columns", ())]
 
     def _scorers(self) -> list[str]:
         """The scorers that there are, and the notebook's own functions."""

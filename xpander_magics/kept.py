@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from datetime import timedelta
@@ -37,8 +38,20 @@ class Kept:
         self._variables = variables
 
     def find(self, ref: str) -> Run:
-        """The run that is meant, as the notebook holds it. Raises as ``Session.find``."""
-        return self._held(self._session.find(ref, self._variables))
+        """The run that is meant, as the notebook holds it; ``results[0]`` is one, too. Raises as ``Session.find``."""
+        return self._held(self._numbered(ref) or self._session.find(ref, self._variables))
+
+    def _numbered(self, ref: str) -> Run | None:
+        """The run that stands at a place in a variable, if that is what is said."""
+        said = re.fullmatch(r"(\w+)\[(-?\d{1,9})\]", ref)
+        held = self._variables.get(said[1]) if said else None
+        if said is None or not isinstance(held, (Runs, list)):
+            return None
+        try:
+            run = held[int(said[2])]
+        except IndexError:
+            raise errors.ConfigError(f"{said[1]} has {len(held):,} runs; the first is {said[1]}[0].") from None
+        return run if isinstance(run, Run) else None
 
     def runs(self, ref: str | None) -> Runs:
         """The runs of a variable, or of the sweep of this id or its beginning, or of the newest sweep.
