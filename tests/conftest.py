@@ -22,9 +22,11 @@ from postgres_server import PostgresServer, programs
 from traitlets.config import Config
 
 from xpander_magics.client import Client
+from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
+from xpander_magics.session import Session
 
 # Started in the background of a script, the tests would inherit that interrupts are ignored, and so would
 # the processes that they start and interrupt.
@@ -100,6 +102,15 @@ def service() -> Iterator[FaultServer]:
     """A service that breaks as the test tells it to."""
     with FaultServer() as server:
         yield server
+
+
+@pytest.fixture
+def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
+    """A session at the fault server, with a store of its own."""
+    environment.setenv("XPANDER_API_KEY", service.key)
+    session = Session(Settings(base_url=service.url, store=f"sqlite:///{tmp_path / 'runs.db'}"))
+    yield session
+    session.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import itertools
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fault_server import FaultServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from notebook_shell import Notebook
@@ -22,7 +20,6 @@ from notebook_shell import Notebook
 from xpander_magics.analysis.comparison import Comparison, compare
 from xpander_magics.analysis.layout import lay_out
 from xpander_magics.analysis.subjects import subject_of
-from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError
 from xpander_magics.matrix import matrix_of
 from xpander_magics.outcomes import Entry, Runs
@@ -358,14 +355,6 @@ def test_a_score_that_no_run_has_is_a_column_without_values(session: Session, wo
     assert found.frame[f"score_{word}"].isna().all()
     assert column(found, word) == [pd.NA, pd.NA]
     assert f"{word}: 6 of 6 runs have no score" in told(found, "for want of")
-
-
-@pytest.fixture
-def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
-    environment.setenv("XPANDER_API_KEY", service.key)
-    session = Session(Settings(base_url=service.url, store=f"sqlite:///{tmp_path / 'runs.db'}"))
-    yield session
-    session.close()
 
 
 def kept(session: Session, runs: list[Run]) -> Runs:

@@ -32,14 +32,6 @@ from xpander_magics.tables import runs_bundle, show_runs
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202egnp.exe\x07<img src=x onerror=alert(1)>"
 
 
-@pytest.fixture
-def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
-    environment.setenv("XPANDER_API_KEY", service.key)
-    session = Session(Settings(base_url=service.url, store=f"sqlite:///{tmp_path / 'runs.db'}"))
-    yield session
-    session.close()
-
-
 def swept(session: Session, line: str = "writer --over rows -e low,high --mode sync", many: int = 3) -> Runs:
     """A sweep of so many rows, sent."""
     rows = [{"a": n} for n in range(many)]

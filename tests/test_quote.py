@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +20,6 @@ WRITER = "00000000-0000-4000-8000-000000000001"
 SECRET = "sk-a-secret-of-mine-0815"
 SMALL = (WRITER, "openai", "gpt-5-mini", None)
 LARGE = (WRITER, "openai", "gpt-5", None)
-
-
-@pytest.fixture
-def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
-    environment.setenv("XPANDER_API_KEY", service.key)
-    session = Session(Settings(base_url=service.url, store=f"sqlite:///{tmp_path / 'runs.db'}"))
-    yield session
-    session.close()
 
 
 def told(session: Session, line: str, template: str = "hi", **variables: Any) -> str:

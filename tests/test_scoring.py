@@ -19,7 +19,6 @@ from test_judge import JudgingService
 
 import xpander_magics as xp
 from xpander_magics.cell import Options, parse_cell
-from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, StoreError, TaskFailed
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Runs
@@ -140,14 +139,6 @@ def test_threads_that_score_the_same_runs_lose_nothing(store: Store, tmp_path: P
 
 
 # ---- runs that have landed
-
-
-@pytest.fixture
-def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Session]:
-    environment.setenv("XPANDER_API_KEY", service.key)
-    session = Session(Settings(base_url=service.url, store=f"sqlite:///{tmp_path / 'runs.db'}"))
-    yield session
-    session.close()
 
 
 def swept(notebook: Notebook, line: str = "", rows: list[dict[str, Any]] | None = None) -> Runs:
