@@ -315,7 +315,7 @@ def odd_runs() -> list[Run]:
             cost_usd=math.inf,
             latency_s=0.1 + 0.2,
             is_byok=False,
-            scores={"exact": 1.0, "f 1": 0.1 + 0.2},
+            scores={"exact": 1.0, "f-1": 0.1 + 0.2},
         ),
     ]
 
