@@ -31,8 +31,8 @@ class Body:
 
     def read(self, size: int = -1) -> bytes:
         """The next so many bytes."""
-        if not self._sent:
-            self._may_leave()
         piece = self._data[self._sent :][: size if size >= 0 else None]
+        if not self._sent:
+            self._may_leave()  # as late as can be: a process that is stopped between this and the sending sends late
         self._sent += len(piece)
         return piece
