@@ -230,7 +230,6 @@ def test_the_page_of_a_hostile_sweep_holds_no_script(connected: LocalServer, tmp
 
 
 def test_a_notebook_run_by_papermill(connected: LocalServer, tmp_path: Path) -> None:
-    pytest.importorskip("papermill", reason="papermill isn't installed")
     import papermill
 
     cells = [LOAD, "word = 'one'", "%%xpander echo -n 3 -o runs\n{{ word }}", "runs.raise_for_failures()"]
