@@ -14,6 +14,8 @@ from xpander_magics.scoring.scorers import SCORERS
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
     from xpander_magics.outcomes import Runs
+    from xpander_magics.scoring.judge import Judge
+    from xpander_magics.scoring.scorers import Scorer
     from xpander_magics.scoring.verdicts import Verdicts
     from xpander_magics.session import Session
     from xpander_magics.sweeps import Watch
@@ -42,15 +44,12 @@ class Analyses:
         """
         from xpander_magics.analysis.comparison import Comparison
         from xpander_magics.analysis.comparison import compare as compared
-        from xpander_magics.scoring.keeping import scorers_named
 
         ref = ref or next(iter(command.words), None)
         about = self._subjects(ref, command)
         options: dict[str, Any] = {
             "by": command.by,
-            "score": scorers_named(command.score, self._variables, command.expected is not None)
-            if command.score
-            else None,
+            "score": self._scorers(command),
             "expected": command.expected,
             "failures": command.failures,
             "correction": command.correction,
@@ -82,6 +81,12 @@ class Analyses:
         if isinstance(held, (Comparison, NoiseRuns, pd.DataFrame, list)) or (ref or "").endswith(".ipynb"):
             return held if held is not None else ref
         return self._kept.runs(ref)
+
+    def _scorers(self, command: Command) -> list[Scorer | Judge] | None:
+        """The scorers that ``--score`` names, the notebook's own among them; None where it isn't given."""
+        from xpander_magics.scoring.keeping import scorers_named
+
+        return scorers_named(command.score, self._variables, command.expected is not None) if command.score else None
 
     def score(self, command: Command) -> Verdicts | None:
         """Scores answers one by one; with ``--pairs`` a judge compares two at a time."""
@@ -140,14 +145,13 @@ class Analyses:
     def noise(self, command: Command, watch: Watch | None) -> Any:
         """One setup twice; with ``--dry-run``, what that would send."""
         from xpander_magics.analysis.noise import noise, quoted
-        from xpander_magics.scoring.keeping import scorers_named
 
         runs = self._kept.runs(next(iter(command.words), None))
         if command.dry_run:
             self._tell(quoted(runs, command.baseline))
             return None
-        score = scorers_named(command.score, self._variables, command.expected is not None) if command.score else None
-        return noise(runs, command.baseline, score=score, expected=command.expected, watch=watch, tell=self._tell)
+        score, expected = self._scorers(command), command.expected
+        return noise(runs, command.baseline, score=score, expected=expected, watch=watch, tell=self._tell)
 
     def plot(self, command: Command) -> Any:
         """A comparison as a picture."""

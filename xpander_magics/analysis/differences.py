@@ -145,23 +145,12 @@ def _counted(own: Sample, base: Sample, both: NDArray[np.int64]) -> estimates.Pa
     import numpy as np
 
     nan = math.nan
-    apart = (
-        input_means(own)[1][np.isin(input_means(own)[0], both)]
-        - input_means(base)[1][np.isin(input_means(base)[0], both)]
-    )
+    (inputs, means, _), (base_inputs, base_means, _) = (estimates.by_input(*sample) for sample in (own, base))
+    apart = means[np.isin(inputs, both)] - base_means[np.isin(base_inputs, both)]
     wins, losses = int((apart > 0).sum()), int((apart < 0).sum())
     mean = float(apart.mean()) if len(apart) else nan
     counts = (wins, len(apart) - wins - losses, losses, len(apart))
     return estimates.PairedDifference(mean, nan, nan, nan, nan, *counts, None, "mean alone")
-
-
-def input_means(sample: Sample) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The inputs, and the mean score of each."""
-    import numpy as np
-
-    inputs, place = np.unique(sample.inputs, return_inverse=True)
-    counts = np.bincount(place, minlength=len(inputs))
-    return inputs, np.bincount(place, weights=sample.values, minlength=len(inputs)) / counts
 
 
 def _adjusted(p_values: NDArray[np.float64], correction: str) -> NDArray[np.float64]:

@@ -112,7 +112,7 @@ def mean_interval(values: Any, inputs: Any, level: float = LEVEL) -> Estimate:
     import numpy as np
 
     scores, codes = _checked(values, inputs)
-    _, means, repeats = _by_input(scores, codes)
+    _, means, repeats = by_input(scores, codes)
     count = len(means)
     mean = float(np.mean(means)) if count else math.nan
     if not has_statistics():
@@ -169,8 +169,8 @@ def paired_difference(
     if not has_statistics():
         raise ConfigError(NO_STATISTICS)
     ours, base = _checked(values, inputs), _checked(base_values, base_inputs)
-    names, means, _ = _by_input(*ours)
-    base_names, base_means, _ = _by_input(*base)
+    names, means, _ = by_input(*ours)
+    base_names, base_means, _ = by_input(*base)
     _, here, there = np.intersect1d(names, base_names, assume_unique=True, return_indices=True)
     scores = np.concatenate([ours[0][np.isin(ours[1], base_names)], base[0][np.isin(base[1], names)]])
     differences = means[here] - base_means[there]
@@ -281,7 +281,7 @@ def noise_floor(values: Any, inputs: Any, configurations: Any, level: float = LE
     _, asked = np.unique(codes, return_inverse=True)
     _, setups = np.unique(configurations, return_inverse=True)
     width = int(np.max(asked, initial=0)) + 1
-    names, means, repeats = _by_input(scores, setups * width + asked)
+    names, means, repeats = by_input(scores, setups * width + asked)
     freedom = len(scores) - len(means)
     if not freedom:
         return None
@@ -304,7 +304,7 @@ def _checked(values: Any, inputs: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
     return scores, codes
 
 
-def _by_input(scores: Floats, codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+def by_input(scores: Floats, codes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """The inputs' numbers, the mean score of each, and how many scores that is of."""
     import numpy as np
 
