@@ -16,6 +16,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -361,10 +362,13 @@ class FaultServer:
         log: the requests so far.
         accepted: how many connections it has taken.
         service: the model behind it.
+
+    Args:
+        tls: its certificate, where it speaks TLS.
     """
 
-    def __init__(self, key: str = KEY) -> None:
-        self.key = key
+    def __init__(self, key: str = KEY, tls: ssl.SSLContext | None = None) -> None:
+        self.key, self._tls = key, tls
         self.log: list[Request] = []
         self.accepted = 0
         self.service = Service()
@@ -375,7 +379,7 @@ class FaultServer:
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> FaultServer:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -391,6 +395,10 @@ class FaultServer:
     def on(self, pattern: str, *actions: Action, times: int = 1) -> None:
         """Scripts the next requests whose ``METHOD PATH`` fits a pattern such as ``POST */invoke``."""
         self._scripts.append((pattern, [*actions] * times))
+
+    def forget(self) -> None:
+        """Drops what was scripted and hasn't happened."""
+        self._scripts.clear()
 
     def drop_connections(self, count: int) -> None:
         """Resets the next so many connections before anything is read."""
@@ -423,6 +431,8 @@ class FaultServer:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as reader:
                 while request := read(reader, number):
                     self.log.append(request)

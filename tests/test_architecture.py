@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "xpander_magics"
 # From the modules that know nothing of the others down to those that wire all of it.
 LAYERS = (
     *("safety", "errors", "contract", "config", "limits", "results", "sse"),
-    *("cell", "commands", "template", "schemas"),
+    *("cell", "commands", "sandbox", "template", "schemas"),
     *("refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
     *("terms", "plan", "grid", "store", "execution", "engine"),
     *("attendance", "tally", "asked", "matrix", "pairs", "votes", "standing", "agreement", "scoring"),
@@ -21,7 +21,7 @@ LAYERS = (
     *("planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("carried", "display", "tables", "analysis", "widgets", "complete", "analyses", "actions", "magic", "__init__"),
+    *("carried", "markup", "display", "tables", "analysis", "widgets", "complete", "analyses", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 
@@ -39,10 +39,10 @@ PACKAGE_ITSELF = "xpander_magics"
 
 # Only these modules may import what is costly or is another layer's business.
 KEEPERS = {
-    "requests": {"transport"},
-    "urllib3": {"transport"},
+    "requests": {"bodies", "transport"},
+    "urllib3": {"bodies", "transport"},
     "sqlalchemy": {"store"},
-    "jinja2": {"template"},
+    "jinja2": {"sandbox", "template"},
     "jsonschema": {"schemas"},
     "IPython": {"magic", "complete", "display", "tables", "progress", "widgets"},
     "ipywidgets": {"widgets"},
@@ -53,10 +53,10 @@ KEEPERS = {
     "mlflow": {"analysis"},
     "pyarrow": {"analysis"},
     "rapidfuzz": {"scoring"},
-    "regex": {"scoring"},
+    "regex": {"schemas", "scoring"},
     "wordllama": {"scoring"},
-    "nh3": {"display"},
-    "markdown_it": {"display"},
+    "nh3": {"markup"},
+    "markdown_it": {"markup"},
     "fastapi": {"local"},
     "uvicorn": {"local"},
     "httpx": {"local"},

@@ -401,6 +401,21 @@ def test_mlflow_takes_any_setting_as_a_parameter(tracking: MlflowClient) -> None
     assert not any("n" in run.data.metrics for run in found)
 
 
+def test_mlflow_takes_hostile_names(tracking: MlflowClient) -> None:
+    runs = compared_runs()
+    for run in runs:
+        run.target, run.requested_model = "a\x1b[1m\ud800", f"\x00\u202e\ud800{run.requested_model}"
+    export(compare(runs, by=["model"]), "mlflow:a\x1b\nb")
+    experiment = tracking.get_experiment_by_name("a\ufffd b")
+    assert experiment is not None
+    found = tracking.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert all(
+        "\ufffd\ufffd\ufffd" in run.info.run_name and run.data.tags["xpander.target"] == "a\ufffd[1m\ufffd"
+        for run in found
+    )
+
+
 def test_mlflow_that_can_not_be_had_says_so(tracking: MlflowClient, environment: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="Name the MLflow experiment"):
         export(compared_runs(), "mlflow:")

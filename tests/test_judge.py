@@ -31,7 +31,7 @@ from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.votes import Vote
 from xpander_magics.votes import Voting, checked_voter
 
-SHOWN = re.compile(r"^=== ([0-9a-f]{12}) BEGINNING OF THE (.*?) ===\n(.*?)\n=== \1 END OF THE \2 ===$", re.M | re.S)
+SHOWN = re.compile(r"^=== ([0-9a-f]{24}) BEGINNING OF THE (.*?) ===\n(.*?)\n=== \1 END OF THE \2 ===$", re.M | re.S)
 Texts = dict[str, str]
 
 

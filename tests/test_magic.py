@@ -481,7 +481,7 @@ def test_tag(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
         ("sttaus", ConfigError, "There is no command 'sttaus'. Did you mean status"),
         ("comapre answer", ConfigError, "There is no command 'comapre'. Did you mean compare"),
         ("status now", ConfigError, "takes no further words"),
-        ("login now", ConfigError, "takes no further words"),
+        ("login now", ConfigError, "takes nothing: it asks for the key"),
         ("logout now", ConfigError, "takes no further words"),
         ("local start", ConfigError, "%xpander local takes stop or nothing, not 'start'"),
         ("local stpo", ConfigError, "Did you mean stop?"),

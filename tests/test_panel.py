@@ -115,12 +115,13 @@ def agent(name: str, kind: str = "agent", **more: Any) -> Agent:
 
 
 def test_targets_are_named_so_that_a_cell_means_no_other() -> None:
-    entries = [agent("b"), agent("A"), agent("both"), agent("Both", "workflow"), agent("-x"), agent("{{ x }}")]
+    entries = [agent("b"), agent("A"), agent("both"), agent("Both", "workflow"), agent("-x")]
+    entries += [agent("{{ x }}", id="braces"), agent("{{ y }}")]  # the id of the second is a template, too
     entries += [agent("agent:b"), agent("", id="nameless"), agent("old", status="INACTIVE")]
     entries += [agent("turned\u202e", id="turned"), agent("half\ud800", id="half")]
     assert list(written(entries)) == [
         *("b", "A", "agent:id-both-agent", "workflow:id-Both-workflow", "agent:id--x-agent"),
-        *("agent:id-{{ x }}-agent", "agent:id-agent:b-agent", "agent:nameless", "old", "agent:turned", "agent:half"),
+        *("agent:braces", "agent:id-agent:b-agent", "agent:nameless", "old", "agent:turned", "agent:half"),
     ]
     listed = targets_from([agent("b", description="Says\u202e b"), agent("a"), agent("0", status="INACTIVE")])
     assert [choice.value for choice in listed] == ["a", "b", "0"]

@@ -264,7 +264,7 @@ def test_prompts_show_the_changed_lines_beside_the_change() -> None:
     assert versions[2].changed == ["- Classify.", "+ Classify as bug."]
     assert versions[0].change is None
     means = [
-        comparison.values("exact")[(comparison.frame["template"] == template).to_numpy()].mean()
+        comparison.values("exact")[(comparison.frame["template"] == template).to_numpy(bool)].mean()
         for template in templates
     ]
     assert [version.estimate.mean for version in versions] == pytest.approx(means)
@@ -294,6 +294,13 @@ def test_versions_are_compared_over_what_all_ran_with() -> None:
 def test_changed_lines_keep_their_order() -> None:
     assert changed_lines("a\nb\nc", "a\nB\nc\nd") == ["- b", "+ B", "+ d"]
     assert changed_lines("same", "same") == []
+
+
+def test_changed_lines_of_prompts_without_likeness() -> None:
+    """Lines that are alike but never the same: ``difflib.ndiff`` compares each with each, for hours."""
+    old, new = ([f"line {number} of the {which} prompt" for number in range(3000)] for which in ("old", "new"))
+    changed = changed_lines("\n".join(old), "\n".join(new))
+    assert changed == [f"- {line}" for line in old] + [f"+ {line}" for line in new]
 
 
 def test_what_isnt_known_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
@@ -136,11 +137,39 @@ def test_strings_in() -> None:
         ("user\u202etxt.exe", "user\ufffdtxt.exe"),
         ("zero\u200bwidth\ufeff", "zero\ufffdwidth\ufffd"),
         ("half \ud83d of it", "half \ufffd of it"),
-        ("family \U0001f468\u200d\U0001f469", "family \U0001f468\u200d\U0001f469"),
+        ("hi\U000e0068\U000e0069\U000e007f", "hi\ufffd\ufffd\ufffd"),  # tags: text that nobody sees
+        ("a\U000e0100\U000e01ef", "a\ufffd\ufffd"),
+        ("soft\xadhyphen", "soft\ufffdhyphen"),
+        ("\u115f\u1160\u3164\uffa0 \u034f\u206a\ufff9", "\ufffd\ufffd\ufffd\ufffd \ufffd\ufffd\ufffd"),
     ],
 )
 def test_plain(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\u2764\ufe0f, text \u2764\ufe0e, key 1\ufe0f\u20e3, flag \U0001f1e9\U0001f1ea, wave \U0001f44b\U0001f3fd",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian, with a non-joiner
+        "\u0627\u0644\u0633\u0644\u0627\u0645 \u0639\u0644\u064a\u0643\u0645, \u05e9\u05dc\u05d5\u05dd",
+        "\u0915\u094d\u200d\u0937, \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35, \ud55c\uad6d\uc5b4, \u1820\u180b",
+        "e\u0301, a\xa0b, 100\u202f%, a\u2011b, \u2713",
+    ],
+)
+def test_plain_leaves_what_people_write(text: str) -> None:
+    assert plain(text) == text
+
+
+def test_plain_marks_all_that_unicode_hides_but_joiners_and_selectors() -> None:
+    kept = {0x200C, 0x200D, *range(0xFE00, 0xFE10), *range(0x180B, 0x1810)}
+    hidden = {c for c in range(0x110000) if unicodedata.category(chr(c)) in ("Cc", "Cs", "Zl", "Zp")} - {9, 10, 13}
+    # Of the format characters, those that are seen themselves are left: signs before numbers, joiners of hieroglyphs.
+    seen = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+    hidden |= {c for c in range(0x110000) if unicodedata.category(chr(c)) == "Cf"} - kept - seen
+    assert [hex(c) for c in sorted(hidden) if plain(chr(c)) != "\ufffd"] == []
+    assert [hex(c) for c in sorted(kept | seen) if plain(chr(c)) != chr(c)] == []
 
 
 @given(st.text(), st.integers(0, 50))

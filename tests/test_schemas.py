@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pydantic
 import pytest
 from fault_server import FaultServer
+from hypothesis import given
+from hypothesis import strategies as st
 
+from xpander_magics import schemas
 from xpander_magics.errors import ConfigError, SchemaError
 from xpander_magics.schemas import check, parse_json, schema_from
 
@@ -110,6 +114,83 @@ def test_a_reference_to_itself() -> None:
     check([[], [[]]], tree)
 
 
-def test_a_pattern_that_python_cannot_read() -> None:
-    with pytest.raises(SchemaError):
-        check("a", {"pattern": r"\p{L}"})
+def test_a_pattern_that_cannot_be_read() -> None:
+    with pytest.raises(SchemaError, match="pattern that can't be read"):
+        check("a", {"pattern": "("})
+
+
+BACKTRACKING, ANSWER = "^(a|aa)+$", "a" * 60 + "!"
+DOUBLING: dict[str, Any] = {
+    "$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)} | {"d40": {}},
+    "$ref": "#/$defs/d0",
+}
+IN_DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"pattern": BACKTRACKING}, ANSWER),
+        ({"properties": {"n": {"items": {"pattern": BACKTRACKING}}}}, {"n": [ANSWER]}),
+        ({"patternProperties": {BACKTRACKING: {}}}, {ANSWER: 1}),
+        ({"patternProperties": {BACKTRACKING: {}}, "additionalProperties": False}, {ANSWER: 1}),
+        ({"propertyNames": {"pattern": BACKTRACKING}}, {ANSWER: 1}),
+        ({"pattern": BACKTRACKING, **IN_DRAFT_7}, ANSWER),
+        ({"items": {"pattern": BACKTRACKING, **IN_DRAFT_7}}, [ANSWER]),
+        ({"$defs": {"a": {"$id": "urn:a", "pattern": BACKTRACKING, **IN_DRAFT_7}}, "$ref": "urn:a"}, ANSWER),
+        (DOUBLING, 1),
+        ({"items": {"enum": list(range(10_000))}}, [-1] * 10_000),
+        ({"contains": {"type": "string"}}, [1] * 200_000),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_check_comes_to_an_end(schema: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own ``re`` would hold the kernel for years, and so would the rest without a look at the clock."""
+    monkeypatch.setattr(schemas, "SECONDS", 0.1)
+    with pytest.raises(SchemaError, match=r"could not be held to the schema within 0.1 s"):
+        check(value, schema_from(schema))
+
+
+def test_what_jsonschema_would_search_by_itself_is_refused() -> None:
+    schema = {"allOf": [{"patternProperties": {BACKTRACKING: {}}}], "unevaluatedProperties": False}
+    with pytest.raises(SchemaError, match="Use additionalProperties"):
+        schema_from(schema)
+    with pytest.raises(SchemaError, match="Use additionalProperties"):
+        check({ANSWER: 1}, schema)  # as one that was kept
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(0, 2) | st.just(1.0) | st.text("ab", max_size=1),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
+    ),
+    st.sampled_from(["[ab]", "^a$", "b"]),
+)
+def test_the_bounded_keywords_say_what_jsonschemas_own_say(value: Any, pattern: str) -> None:
+    item: dict[str, Any] = {
+        "uniqueItems": True,
+        "pattern": pattern,
+        "patternProperties": {pattern: {"type": "integer"}},
+    }
+    for schema in (item, {**item, "additionalProperties": False}, {**item, "additionalProperties": {"type": "string"}}):
+        whole = {"items": schema, **schema}
+        try:
+            check(value, whole)
+            said = True
+        except SchemaError:
+            said = False
+        assert said is jsonschema.Draft202012Validator(whole).is_valid(value)
+
+
+def test_many_items_are_compared_at_once() -> None:
+    check([{"n": n} for n in range(30_000)], {"uniqueItems": True})
+    with pytest.raises(SchemaError, match="breaks the schema"):
+        check([*({"n": n} for n in range(30_000)), {"n": 7.0}], {"uniqueItems": True})
+
+
+def test_numbers_beyond_all_measure() -> None:
+    with pytest.raises(SchemaError, match="too large"):
+        check(10**400, {"multipleOf": 0.1})
+    check(10**4000, {"multipleOf": 10**2000, "minimum": -1e308})
+    with pytest.raises(SchemaError, match="breaks the schema"):
+        check(1e300, {"multipleOf": 7e-300})

@@ -379,6 +379,12 @@ def test_similarity(text: str, expected: Any, value: float) -> None:
     assert score("similarity", text, expected) == pytest.approx(value)
 
 
+def test_similarity_of_texts_that_would_hold_the_kernel() -> None:
+    with pytest.raises(XpanderError, match="texts of 400,000 and 300,000 characters are too long for it"):
+        score("similarity", "a" * 400_000, "b" * 300_000)
+    assert score("similarity", "a" * 400_000, "b") == 0
+
+
 def test_embedding() -> None:
     near = score("embedding", "The invoice was wrong.", "There is an error in the bill.")
     far = score("embedding", "The invoice was wrong.", "Cats sleep all day.")

@@ -96,6 +96,8 @@ def test_hostile_answers_do_not_steer_the_terminal(terminal: Terminal) -> None:
     terminal.child.expect("completed")
     assert "\ufffd]0;EVIL\ufffdb\ufffd2Jc" in terminal.child.before
     assert "\x1b]0;EVIL" not in terminal.child.before
+    terminal.prompt()
+    assert "\ufffd]0;EVIL\ufffdb" in terminal.run("__import__('xpander_magics').runs()[['result']]")
 
 
 def test_tab_completes_a_command(terminal: Terminal) -> None:

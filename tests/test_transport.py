@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from fault_server import KEY, FaultServer, drop, hang, redirect, reply
 
 from xpander_magics import errors
@@ -171,6 +173,52 @@ def test_an_unknown_host() -> None:
     with pytest.raises(errors.ConnectionFailed, match=r"nowhere\.invalid can't be reached") as caught:
         get(nowhere)
     assert not caught.value.maybe_sent
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[FaultServer, Path]]:
+    """A server that speaks TLS, and its authority's certificate."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusted = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    with FaultServer(tls=context) as server:
+        yield server, trusted
+
+
+def test_a_long_body_arrives_over_tls_and_is_asked_whether_it_may_leave(
+    secure: tuple[FaultServer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, trusted = secure
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    transport, body, asked = Transport(server.url, Key(KEY, "given"), retries=0), {"a": "x" * 3_000_000}, []
+    server.on("POST /v1/echo", reply(200, [1]), times=2)
+    for _ in range(2):  # the second by the connection that is kept
+        transport.json("POST", "/v1/echo", body=body, deadline=Deadline(60), on_attempt=lambda: lambda: asked.append(1))
+    assert [request.json for request in server.log] == [body, body]
+    assert asked
+    assert server.accepted == 1
+
+
+def test_what_may_not_leave_after_all_does_not(service: FaultServer, transport: Transport) -> None:
+    looks = iter(range(10))
+
+    def may_leave() -> None:
+        if next(looks) == 1:
+            raise errors.Timeout("too late", maybe_sent=False)
+
+    with pytest.raises(errors.Timeout, match="too late"):
+        transport.json("POST", "/v1/echo", body={}, deadline=Deadline(20), retries=0, on_attempt=lambda: may_leave)
+    while not (arrived := service.requests("POST *")):
+        time.sleep(0.01)
+    assert [request.body for request in arrived] == [b""]  # its head alone
+
+
+def test_nothing_is_sent_to_a_server_that_is_not_trusted(secure: tuple[FaultServer, Path]) -> None:
+    server, _ = secure
+    with pytest.raises(errors.ConnectionFailed, match="No trusted connection"):
+        get(Transport(server.url, Key(KEY, "given"), retries=0))
+    assert server.log == []
 
 
 def test_no_tls_where_it_is_expected(service: FaultServer) -> None:

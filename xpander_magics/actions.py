@@ -14,7 +14,7 @@ from xpander_magics.commands import Command, command_help
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
 from xpander_magics.kept import Kept
 from xpander_magics.outcomes import Runs
-from xpander_magics.safety import plain
+from xpander_magics.safety import Secret, plain
 from xpander_magics.session import Session
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Actions:
 
     def bind(self, name: str | None, value: Any) -> None:
         """Gives it a name in the notebook, if there is one."""
+        name = cell.checked_name(name)
         if name is not None:
             self._variables[name] = value
 
@@ -153,7 +154,7 @@ class Actions:
 
     def do_login(self, command: Command) -> None:
         try:
-            key = getpass.getpass("xpander.ai API key: ").strip()
+            key = Secret(getpass.getpass("xpander.ai API key: ").strip())
         except (EOFError, NotImplementedError, OSError):  # no answer, no one at the front end, no terminal
             raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
         except KeyboardInterrupt:
@@ -306,10 +307,13 @@ class Actions:
         if run.task_id is None:
             raise ConfigError(f"Run {run.run_id[:8]} has no conversation: it started no task.")
         check_service(run, self.session.client)
+        redact = self.session.redactor()  # of what was sent all the same, and so is in the conversation
         if not command.full:
-            return table(self.session.client.thread(run.task_id), "thread")
-        parts = self.session.client.full_thread(run.task_id)
-        return table([_within(message, part) for part, messages in parts.items() for message in messages], "thread")
+            told = self.session.client.thread(run.task_id)
+        else:
+            parts = self.session.client.full_thread(run.task_id)
+            told = [_within(message, part) for part, messages in parts.items() for message in messages]
+        return table([type(message)(redact(message.raw)) for message in told], "thread")
 
     def do_tag(self, command: Command) -> None:
         if len(command.words) < 2:
@@ -376,7 +380,7 @@ def _within(record: Any, part: str, column: str = "conversation") -> Any:
 
 def _chosen(session: Session) -> str:
     """What later cells have by default."""
-    return ", ".join(f"{name}={value!r}" for name, value in session.defaults.said().items())
+    return ", ".join(f"{name}={value!r}" for name, value in session.defaults.without_secrets().said().items())
 
 
 def _location(store: Store) -> str:

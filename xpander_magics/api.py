@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpander_magics.cell import Options, as_set
-from xpander_magics.errors import ConfigError
+from xpander_magics.errors import ConfigError, without_variables
 from xpander_magics.progress import bar
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _Sent = TypeVar("_Sent", bound="Run | Runs")
 
 
+@without_variables
 def run(
     prompt: str,
     *,
@@ -83,6 +84,7 @@ def run(
     return _told(session.run(options.over_defaults(session.defaults), prompt, variables or {}))
 
 
+@without_variables
 def sweep(
     prompt: str,
     *,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from datetime import timedelta
+from datetime import datetime
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from xpander_magics import errors
 from xpander_magics.calls import mark_of
@@ -20,6 +21,10 @@ from xpander_magics.plan import Plan
 from xpander_magics.results import Run, utc_now
 
 _ALL = 10**9
+# How far the clocks of machines that share a store may be apart, in seconds.
+_CLOCK_SKEW = 300.0
+# Each run's claim, and since when, on the monotonic clock, it is surely that old.
+_claims: WeakKeyDictionary[Run, tuple[datetime, float]] = WeakKeyDictionary()
 
 
 class Halted(Exception):
@@ -90,9 +95,27 @@ class Attendance(Execution):
 
     @property
     def settles_in(self) -> float:
-        """Seconds until a lost one has surely started no task, if none shows up."""
+        """Seconds until a lost one has surely started no task, if none shows up.
+
+        They are counted by this process since it has known of the claim, for clocks are set, and machines' differ.
+        The clock's word is taken only for a claim that is older than that can explain.
+        """
+        claim, since = _claims.get(self._run, (None, 0.0))
+        if claim != self._run.sent_at:
+            age = self._age
+            since = time.monotonic() - (age if age > self._settle + _CLOCK_SKEW else 0.0)
+            self._knows_claim(since)
+        return since + self._settle - time.monotonic()
+
+    @property
+    def _age(self) -> float:
+        """How old the claim is, as the clock says."""
         assert self._run.sent_at is not None
-        return (self._run.sent_at + timedelta(seconds=self._settle) - utc_now()).total_seconds()
+        return (utc_now() - self._run.sent_at).total_seconds()
+
+    def _knows_claim(self, since: float) -> None:
+        assert self._run.sent_at is not None
+        _claims[self._run] = self._run.sent_at, since
 
     def attend(self) -> Run:
         """Does what is left to be done.
@@ -165,6 +188,7 @@ class Attendance(Execution):
         self._check_halted()
         if not self._ledger.claim(self._run):
             raise Taken
+        self._knows_claim(time.monotonic())
         self._check_halted()  # a claim waits for the disk
         if not self._plan.call.attempts:
             self._begun = time.monotonic()
@@ -178,10 +202,10 @@ class Attendance(Execution):
         """Called as it leaves, the last moment not to: after this, whoever stops it knows that it was sent.
 
         Once its claim has settled, another may send it, so an old claim is none: the kernel may have been stopped
-        since, or the computer may have slept.
+        since, or the computer may have slept: of that the monotonic clock may know nothing.
         """
         self._check_halted()
-        if self._settle and self.settles_in < self._settle / 2:
+        if self._settle and max(self._age, self._settle - self.settles_in) > self._settle / 2:
             raise errors.Timeout("It took too long to be sent.", maybe_sent=False)
 
     def _find(self, deadline: Deadline) -> Task | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from xpander_magics.bodies import MayLeave
-from xpander_magics.contract import INVOKE_FIELDS, Task
+from xpander_magics.contract import INVOKE_FIELDS, SECRET_FIELDS, Task
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.targets import Target
 
@@ -64,4 +64,5 @@ def check_field(name: str, value: Any) -> None:
             raise ConfigError(f"The invoke body has no field {name!r}. {hint}")
     elif value is not None and not isinstance(value, wanted):
         kinds = {str: "a string", bool: "true or false", dict: "an object", list: "an array"}
-        raise ConfigError(f"{name} takes {kinds[wanted]}, not {json.dumps(value, default=repr)[:60]}.")
+        given = f"a {type(value).__name__}" if name in SECRET_FIELDS else json.dumps(value, default=repr)[:60]
+        raise ConfigError(f"{name} takes {kinds[wanted]}, not {given}.")

@@ -29,7 +29,6 @@ import json
 import os
 import threading
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,7 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xpander_magics.errors import ConfigError, XpanderError
 from xpander_magics.progress import notebook_shell
 from xpander_magics.results import Run, utc_now
-from xpander_magics.store.columns import COLUMNS, UNFRAMED, Flag, Kind, Number, Real
+from xpander_magics.safety import plain, unpacked
+from xpander_magics.store.columns import COLUMNS, UNFRAMED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +198,7 @@ def _framed(runs: Iterable[Run], cells: list[dict[str, Any]]) -> pd.DataFrame:
 def _cells(path: str | os.PathLike[str]) -> list[Any]:
     """The cells of a notebook file."""
     try:
-        notebook = json.loads(Path(path).read_bytes())
+        notebook = json.loads(Path(path).expanduser().read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
@@ -241,7 +241,8 @@ def _opened(carried: Any, cell: int, most: int) -> tuple[_Output, int]:
     source, at, count = carried["source"], carried["at"], carried["runs"]
     run_ids = carried["run_ids"]
     right = isinstance(run_ids, list) and all(isinstance(run_id, str) for run_id in run_ids)
-    if not right or type(count) is not int or not isinstance(at, str) or not isinstance(source, (str, type(None))):
+    right = right and type(count) is int and 0 <= count < 2**53
+    if not right or not isinstance(at, str) or not isinstance(source, (str, type(None))):
         raise ValueError("its parts aren't of their types")
     text = _unpacked(carried["rows"], most)
     rows = _runs_of(json.loads(text))
@@ -252,16 +253,11 @@ def _opened(carried: Any, cell: int, most: int) -> tuple[_Output, int]:
 
 
 def _unpacked(packed: Any, most: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)  # gzip's own head and checksum
+    blob = base64.b64decode(packed, validate=True)
     try:
-        text = unpacker.decompress(base64.b64decode(packed, validate=True), most + 1)
-    except zlib.error as error:
-        raise ValueError("its rows are damaged") from error
-    if len(text) > most:
-        raise ValueError("its rows unpack to more than can be")
-    if not unpacker.eof:
-        raise ValueError("its rows end too early")
-    return text
+        return unpacked(blob, most)
+    except ValueError as error:
+        raise ValueError(f"its rows {error}") from error
 
 
 def _runs_of(table: Any) -> dict[str, Run]:
@@ -274,7 +270,7 @@ def _runs_of(table: Any) -> dict[str, Run]:
         values = {}
         for column, value in zip(columns, row, strict=True):
             if column is not None:  # a later version's
-                if not _fits(column.kind, value):
+                if not column.kind.fits(value):
                     raise ValueError(f"a run's {column.name} isn't {column.dtype}")
                 values[column.name] = column.kind.unpack(value)
         run = Run(**values)
@@ -284,19 +280,6 @@ def _runs_of(table: Any) -> dict[str, Run]:
             checked_name(name)  # it becomes a column's
         runs[run.run_id] = run
     return runs
-
-
-def _fits(kind: Kind, value: Any) -> bool:
-    """Whether a value is of the type that this kind's are kept as."""
-    if value is None:
-        return True
-    if isinstance(kind, Flag):
-        return isinstance(value, bool)
-    if isinstance(kind, Real):
-        return isinstance(value, float)
-    if isinstance(kind, Number):
-        return type(value) is int and -(1 << 63) < value < 1 << 63
-    return isinstance(value, str)
 
 
 def _from_store(run_ids: list[str]) -> dict[str, Run]:
@@ -339,7 +322,7 @@ def _warn(name: str, cells: list[dict[str, Any]]) -> None:
         runs = f"{count:,} run{'s' * (count != 1)}"
         told.append(f"{runs} of {_listed(lacking)} are only named in it, and the run store here doesn't have them")
     for one in told:
-        warnings.warn(f"{name}: {one}.", NotebookWarning, stacklevel=3)
+        warnings.warn(plain(f"{name}: {one}."), NotebookWarning, stacklevel=3)
 
 
 def _listed(cells: list[int], one: str = "", several: str = "") -> str:

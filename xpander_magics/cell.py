@@ -10,12 +10,14 @@ import argparse
 import json
 import keyword
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
-from xpander_magics.contract import EFFORTS, FORMATS, MODES, THINK_MODES, sendable
+from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES, sendable
 from xpander_magics.errors import ConfigError, did_you_mean
+from xpander_magics.safety import MASK, shown_url
 
 VIEWS = ("auto", "text", "markdown", "json", "table", "none")
 ON_INTERRUPT = ("stop", "detach")
@@ -43,12 +45,12 @@ class Options:
     title: str | None = None
     format: str | None = None
     schema: Any = None
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = field(default=(), repr=False)
     user: Any = None
     payload: Any = None
-    mcp: Any = None
+    mcp: Any = field(default=None, repr=False)
     thread: Any = None
-    set: tuple[str, ...] = ()
+    set: tuple[str, ...] = field(default=(), repr=False)
     mode: str | None = None
     jobs: int | None = None
     rpm: float | None = None
@@ -72,6 +74,15 @@ class Options:
         """These options, with ``defaults`` where they say nothing."""
         said = self.said()
         return replace(self, **{f.name: getattr(defaults, f.name) for f in fields(self) if f.name not in said})
+
+    def without_secrets(self) -> Options:
+        """These options as they may be shown: what is for the service alone masked; it isn't JSON any more, either."""
+        return replace(
+            self,
+            set=tuple(map(_shown_field, self.set)),
+            mcp=self.mcp if self.mcp is None or isinstance(self.mcp, str) else MASK,
+            files=tuple(map(shown_url, self.files)),
+        )
 
     def said(self) -> dict[str, Any]:
         """The options that say something, by their names."""
@@ -239,7 +250,7 @@ def parse_cell(line: str) -> Options:
         values[name] = tuple(part.strip() for item in values[name] or () for part in _commas(item))
     for name in ("files", "tags", "set", "scores"):
         values[name] = values[name] or ()
-    return Options(target=target[0] if target else None, **values)
+    return Options(target=_said(parser, "TARGET", target[0]) if target else None, **values)
 
 
 def split(line: str) -> list[str]:
@@ -286,15 +297,24 @@ def parse_set(items: Iterable[str]) -> dict[str, Any]:
         name, equals, text = item.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--set takes FIELD=JSON, such as --set 'output_format=\"voice\"', not {item!r}.")
+            shown = _shown_field(item)
+            raise ConfigError(f"--set takes FIELD=JSON, such as --set 'output_format=\"voice\"', not {shown!r}.")
         if name in found:
             raise ConfigError(f"--set gives {name} twice.")
         try:
             found[name] = json.loads(text)
         except ValueError:
+            if name in SECRET_FIELDS:
+                raise ConfigError(f"--set {name}: its value isn't JSON. In quotes: --set '{name}=…'") from None
             quoted = f"--set {shlex.quote(f'{name}={json.dumps(text)}')}"
             raise ConfigError(f"--set {name}: {text!r} isn't JSON. For a string, write {quoted}.") from None
     return found
+
+
+def _shown_field(item: str) -> str:
+    """What ``--set`` gives, without the values of the fields that are for the service alone."""
+    secret = next((name for name in SECRET_FIELDS if item.lstrip().startswith(name)), None)
+    return item if secret is None else f"{secret}={MASK}"
 
 
 def makes_several(options: Options, variables: Mapping[str, Any]) -> bool:
@@ -321,10 +341,12 @@ def one_of(option: str, value: str | None, known: Sequence[str]) -> str | None:
 
 
 def checked_name(name: str | None) -> str | None:
-    """What ``--out`` names, if that is a variable's name; ConfigError where it isn't."""
-    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+    """What ``--out`` names, as Python spells it, if that is a variable's name; ConfigError where it isn't."""
+    if name is None:
+        return None
+    if not name.isidentifier() or keyword.iskeyword(name) or name == "__debug__":
         raise ConfigError(f"--out takes a variable's name, not {name!r}.")
-    return name
+    return unicodedata.normalize("NFKC", name)
 
 
 def option_of(field_name: str) -> str:

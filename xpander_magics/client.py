@@ -17,7 +17,7 @@ from typing import Any
 from xpander_magics import errors
 from xpander_magics.bodies import MayLeave
 from xpander_magics.calls import INPUT_FIELDS, MARK, Call, check_field
-from xpander_magics.contract import MODES, TASK_EVENTS, WAITING, Agent, Event, Task, sendable
+from xpander_magics.contract import MODES, TASK_EVENTS, WAITING, Agent, Event, Task, id_from, sendable
 from xpander_magics.limits import Deadline
 from xpander_magics.marks import LOOKS, Marks
 from xpander_magics.resources import Resources, given, seconds
@@ -95,6 +95,7 @@ class Client(Resources):
         sendable("A field", body)
         return Call(resolved, body, version, mark)
 
+    @errors.without_variables
     def invoke(
         self,
         target: str | Agent | Target,
@@ -320,8 +321,7 @@ def _event(sent: ServerEvent) -> Event:
     if not isinstance(raw, dict):
         return Event(sent.event, None, None, sent.data, {"event": sent.event, "data": sent.data})
     kind = raw.get("type") or raw.get("event") or sent.event
-    task_id = raw.get("task_id")
-    return Event(str(kind), None if task_id is None else str(task_id), raw.get("time"), raw.get("data"), raw)
+    return Event(str(kind), id_from(raw.get("task_id")), raw.get("time"), raw.get("data"), raw)
 
 
 def _tells_end(event: Event) -> bool:

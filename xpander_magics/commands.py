@@ -182,6 +182,11 @@ def parse_command(line: str) -> Command:
     name = name or "help"
     if name not in COMMAND_NAMES:
         raise _no_command(name)
+    if name == "login" and rest.strip():
+        raise ConfigError(
+            "%xpander login takes nothing: it asks for the key. One that was typed into a cell stays in the notebook "
+            "and in its history: replace it."
+        )
     if name == "use":
         words = split(rest)
         clear = "--clear" in words

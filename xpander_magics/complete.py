@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
@@ -19,7 +21,7 @@ from xpander_magics.results import Run
 from xpander_magics.scoring.scorers import SCORERS
 from xpander_magics.session import Session
 from xpander_magics.store.columns import STATUSES
-from xpander_magics.targets import KINDS, Directory
+from xpander_magics.targets import KINDS, Directory, can_be_typed
 from xpander_magics.votes import WORDS
 
 _CHOICES = {
@@ -146,10 +148,10 @@ class Completer:
         """The targets' names; with their kind before them where the word begins with one."""
         kind, colon, _ = word.lstrip('"').partition(":")
         if colon and kind in KINDS:
-            names = self._listed(lambda listed: [f"{kind}:{one.name}" for one in listed.entries(kind) if one.name])
-        else:
-            names = self._listed(Directory.target_names)
-        return [f'"{name}"' if " " in name else name for name in names]
+            return self._listed(
+                lambda listed: [f"{kind}:{one.name}" for one in listed.entries(kind) if can_be_typed(one.name)]
+            )
+        return self._listed(Directory.target_names)
 
     def _runs(self) -> list[str]:
         """What may be written for a run: the variables that hold one, and the newest ids."""
@@ -175,9 +177,18 @@ class Completer:
     def _listed(self, ask: Callable[[Directory], list[str]]) -> list[str]:
         """What the service offers; nothing where it can't be asked: Tab is no place for an error."""
         try:
-            return ask(self._session.directory)
+            return [word for name in ask(self._session.directory) if (word := _as_word(name))]
         except XpanderError:
             return []
+
+
+def _as_word(name: str) -> str:
+    """A name as it stands in a line, in quotes where it needs some; nothing where these aren't enough."""
+    for word in (name, f'"{name}"'):
+        with contextlib.suppress(ValueError):
+            if shlex.split(word) == [name]:
+                return word
+    return ""
 
 
 def _with_value(parser: ArgumentParser) -> set[str]:

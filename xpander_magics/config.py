@@ -6,15 +6,20 @@ keyring, in that order. It is kept in a ``Key``, whose every text is a mask.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from xpander_magics.errors import AuthError, ConfigError
+from xpander_magics.safety import Secret
 
 DEFAULT_BASE_URL = "https://api.xpander.ai"
 _KEYRING_SERVICE = "xpander_magics"
+# What every library that reads an address takes for the same host: no user, no backslash, no letters like others.
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Settings:
         rate_limit: how many requests a minute the service allows; see ``Client``.
     """
 
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     target: str | None = None
-    store: str | None = None
+    store: str | None = field(default=None, repr=False)
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     timeout: float = 600.0
@@ -50,7 +55,7 @@ class Key:
 
     def reveal(self) -> str:
         """The key itself, for the request's header alone."""
-        return self._value
+        return Secret(self._value)
 
     def __str__(self) -> str:
         shown = f"…{self._value[-4:]}" if len(self._value) >= 16 else "…"
@@ -73,9 +78,14 @@ def base_url_from(option: str | None = None) -> str:
         raise ConfigError(f"The base URL can't be read: {error}. Write it like {DEFAULT_BASE_URL}.") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"The base URL is no http(s) address. Write it like {DEFAULT_BASE_URL}.")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError("The base URL may hold no user, password, query or fragment; the key has its own setting.")
-    allowed = os.environ.get("XPANDER_ALLOW_HTTP", "").split(",")
+    if not _HOST.fullmatch(parts.netloc) or not url.isascii() or not url.isprintable() or {*url} & {"\\", " "}:
+        raise ConfigError(
+            f"The base URL has characters that no host and no path has. Write it like {DEFAULT_BASE_URL}, a host "
+            "with other letters as xn--…"
+        )
+    allowed = [name.strip().lower() for name in os.environ.get("XPANDER_ALLOW_HTTP", "").split(",")]
     if parts.scheme == "http" and not is_loopback(host) and host not in allowed:
         raise ConfigError(
             f"http://{host} would send the key unencrypted. Use https, or allow it: XPANDER_ALLOW_HTTP={host}."
@@ -85,7 +95,10 @@ def base_url_from(option: str | None = None) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address means this machine, without asking a name server."""
-    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit())
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def key_from(base_url: str, option: str | None = None) -> Key:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from xpander_magics.errors import ConfigError
+from xpander_magics.safety import Secret, is_secret_name, plain, secrets_of_url, strings_in
 
 ENDED = frozenset({"completed", "failed", "error", "stopped"})
 """The statuses that end a task. ``paused`` waits for a person: neither an end nor progress."""
@@ -56,6 +57,8 @@ INVOKE_FIELDS: dict[str, type] = {
 }
 """Each field of the invoke body with the Python type of its JSON value."""
 
+_LONGEST_ID = 255  # no index of a database takes much more
+
 SECRET_FIELDS = ("user_tokens", "user_oidc_token", "mcp_servers")
 """Fields whose values are for the service alone: never kept, never shown."""
 
@@ -88,12 +91,18 @@ class Record:
 
     def __repr__(self) -> str:
         shown = {name: self.raw.get(name) for name in self.FIELDS[:3]}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+        return plain(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})")
 
 
 def has_ended(status: Any, finished_at: Any) -> bool:
     """Whether nothing more will come of a task; one with a status that is new to us has ended once it has an end."""
     return status in (*ENDED,) or (bool(finished_at) and status not in (*WAITING, None))
+
+
+def id_from(value: Any) -> str | None:
+    """A task's id as text; None for what can't be one: as a part of a path it would name another endpoint."""
+    text = "" if value is None else str(value)
+    return text if text.strip(". ") and len(text) <= _LONGEST_ID else None
 
 
 class Task(Record):
@@ -159,7 +168,7 @@ class Message(Record):
     FIELDS = ("role", "content", "id", "created_at", "metrics", "tool_calls")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Event:
     """One event of a stream.
 
@@ -175,13 +184,16 @@ class Event:
     task_id: str | None
     time: str | None
     data: Any
-    raw: dict[str, Any] = field(repr=False)
+    raw: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return plain(f"Event(type={self.type!r}, task_id={self.task_id!r}, time={self.time!r}, data={self.data!r})")
 
     @property
     def about(self) -> str | None:
         """The id of the task that it tells of, wherever it stands."""
         told = self.data.get("id") if self.type in TASK_EVENTS and isinstance(self.data, dict) else None
-        return self.task_id or (str(told) if told else None)
+        return self.task_id or id_from(told)
 
 
 def sendable(what: str, value: Any) -> str:
@@ -194,3 +206,42 @@ def sendable(what: str, value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{what} can't be sent as JSON: {str(error).rstrip('.')}.") from None
+
+
+def secrets_in(fields: Mapping[str, Any]) -> list[str]:
+    """The secret values in those fields of an invoke body that are for the service alone, and in files' addresses.
+
+    Args:
+        fields: those of ``input`` may stand beside the others.
+    """
+    tokens = [*strings_in(list((fields.get("user_tokens") or {}).values())), fields.get("user_oidc_token") or ""]
+    given = fields.get("input")
+    files = strings_in([fields.get("files"), given.get("files") if isinstance(given, Mapping) else None])
+    urls = [secret for url in files for secret in secrets_of_url(url)]
+    return [*map(Secret, (*tokens, *_secret_settings(fields.get("mcp_servers")))), *urls]
+
+
+def _secret_settings(value: Any, *, all_of_it: bool = False) -> list[str]:
+    """The values in an MCP server's configuration that are secret by their names, or within an address."""
+    if isinstance(value, Mapping):
+        found = []
+        for name, inner in value.items():
+            secret = all_of_it or name in ("headers", "env") or is_secret_name(str(name))
+            found += _secret_settings(inner, all_of_it=secret)
+        return found
+    if isinstance(value, list):
+        found, secret = [], all_of_it
+        for inner in value:
+            found += _secret_settings(inner, all_of_it=secret)
+            named = isinstance(inner, str) and inner.startswith("-") and "=" not in inner and is_secret_name(inner)
+            secret = all_of_it or named  # as on a command line: --api-key VALUE
+        return found
+    if not isinstance(value, str):
+        return []
+    option, equals, given = value.partition("=")
+    found = secrets_of_url(value)
+    if all_of_it:
+        found += [value, value.partition(" ")[2]] if value.lower().startswith(("bearer ", "basic ")) else [value]
+    elif equals and option.startswith("-") and is_secret_name(option):
+        found.append(given)
+    return found

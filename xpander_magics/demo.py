@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xpander_magics.cell import Options
+from xpander_magics.safety import plain
 from xpander_magics.session import Session
 
 if TYPE_CHECKING:
@@ -74,11 +75,8 @@ def _show(frame: pd.DataFrame, compared: Comparison) -> None:
     columns = ["ticket", "model", "effort", "status", "result", "total_tokens", "latency_s"]
     with pd.option_context("display.width", 160, "display.max_columns", 20, "display.max_colwidth", 42):
         print("\nThe DataFrame (some of its columns):\n")
-        print(
-            frame.assign(ticket=[variables["text"] for variables in frame["variables"]])[columns]
-            .round({"latency_s": 2})
-            .to_string(index=False)
-        )
+        table = frame.assign(ticket=[variables["text"] for variables in frame["variables"]])[columns]
+        print(plain(table.round({"latency_s": 2}).to_string(index=False)))
         print("\nCompared:\n")
         print(compared)
     print(

@@ -1,62 +1,24 @@
 """A run as a person sees it: safe text, safe HTML, and the answer as it streams in.
 
-What a model wrote is hostile until made safe: Markdown is rendered by markdown-it-py without raw HTML,
-and what comes of it is cut down by nh3 to a small set of tags without images, styles, ids or classes.
+What a model wrote is hostile until made safe (``markup``).
 No bundle ever holds ``text/markdown``: front ends and nbconvert render that without cleaning it.
 """
 
 from __future__ import annotations
 
-import functools
-import html
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from xpander_magics import carried, contract
 from xpander_magics.contract import Event, Record
+from xpander_magics.markup import AS_IT_IS, escape, safe_html
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import as_shown, plain
 
-_TAGS = {
-    *("p", "br", "hr", "em", "strong", "s", "blockquote", "code", "pre", "a", "ul", "ol", "li"),
-    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span"),
-}
 FOOT = "font-size:85%;opacity:.8;border-top:1px solid currentColor;margin-top:.6em;padding-top:.2em"
 _PRE = "white-space:pre-wrap;overflow-wrap:anywhere"
-AS_IT_IS = "tex2jax_ignore mathjax_ignore"
-"""The classes that keep front ends from typesetting what stands between two dollar signs; Markdown goes without."""
 _LONGEST_NOTE = 100
-_PRICE = re.compile(r"\$(?=\d)")
-
-
-def safe_html(markdown: str) -> str:
-    """Markdown that a model wrote, as HTML that runs nothing, loads nothing and stays in its place."""
-    import nh3
-
-    return nh3.clean(
-        _markdown().render(plain(markdown)),
-        tags=_TAGS,
-        attributes={"a": {"href", "title"}, "ol": {"start"}},
-        set_tag_attribute_values={"span": {"class": AS_IT_IS}},
-        url_schemes={"http", "https"},
-        link_rel="noopener noreferrer",
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _markdown() -> Any:
-    from markdown_it import MarkdownIt
-
-    found = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    found.add_render_rule("text", _text)
-    return found
-
-
-def _text(_renderer: Any, tokens: Sequence[Any], index: int, _options: Any, _env: Any) -> str:
-    """Text as HTML; a price's dollar sign stands by itself, or two prices would be typeset as a formula."""
-    return _PRICE.sub("<span>$</span>", html.escape(tokens[index].content))
 
 
 def facts(run: Run) -> str:
@@ -82,7 +44,7 @@ def facts(run: Run) -> str:
         *(f"score {name} {score:.3g}" for name, score in run.scores.items()),
         f"run {run.run_id[:8]}",
     ]
-    return plain(" · ".join(fact for fact in told if fact))
+    return plain(" · ".join(fact for fact in told if fact)).replace("\n", " ")
 
 
 def _day(run: Run) -> str:
@@ -189,9 +151,10 @@ def _is_json(run: Run, view: str) -> bool:
 
 
 def _pretty(run: Run) -> str:
-    if run.output is None:
+    try:
+        return (run.result or "") if run.output is None else json.dumps(run.output, indent=2, ensure_ascii=False)
+    except RecursionError:  # it is nested so deep that a notebook's own frames were one too many
         return run.result or ""
-    return json.dumps(run.output, indent=2, ensure_ascii=False)
 
 
 def _table_of(run: Run) -> tuple[list[str] | None, list[list[Any]]]:
@@ -252,8 +215,7 @@ def shown_step(event: Event) -> tuple[str, str] | None:
     """What was done on the way to the answer: of which kind, and what; None where the event tells nothing of it."""
     if event.type not in _STEPS:
         return None
-    shown = event.data if isinstance(event.data, str) else json.dumps(event.data, ensure_ascii=False)
-    return _STEPS[event.type], plain(shown)
+    return _STEPS[event.type], plain(as_shown(event.data))
 
 
 def shown_note(run: Run, event: Event) -> str | None:
@@ -280,10 +242,6 @@ def final_bundle(run: Run, view: str, raised: BaseException | None = None, sourc
 def said_by(run: Run, raised: BaseException | None) -> set[str]:
     """What an error that is shown says of the run."""
     return {run.error} if run.error and run.error_type == type(raised).__name__ else set()
-
-
-def escape(text: str) -> str:
-    return html.escape(plain(text))
 
 
 class Stream:
@@ -381,7 +339,7 @@ def table(records: Sequence[Record], what: str) -> Any:
         "models": contract.Model,
         "thread": contract.Message,
     }
-    rows = [record.raw for record in records]
+    rows = [{_sound(name): _sound(value) for name, value in record.raw.items()} for record in records]
     sent = dict.fromkeys(name for row in rows for name in row)
     first = [name for name in sent if name in ("provider", "conversation")]
     if kinds[what] is contract.Agent:
@@ -389,5 +347,11 @@ def table(records: Sequence[Record], what: str) -> Any:
     columns = list(dict.fromkeys([*first, *kinds[what].FIELDS, *sent]))
     frame = pd.DataFrame(rows, columns=columns).convert_dtypes()
     if what == "thread":
-        frame["created_at"] = pd.to_datetime(pd.to_numeric(frame["created_at"], errors="coerce"), unit="s", utc=True)
+        seconds = pd.to_numeric(frame["created_at"], errors="coerce")
+        frame["created_at"] = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
     return frame
+
+
+def _sound(value: Any) -> Any:
+    """Text without halves of characters, which pandas doesn't take as text; any other value as it is."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value

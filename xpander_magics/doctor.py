@@ -21,6 +21,9 @@ _EXTRAS = {
 }
 
 
+_CLOCKS_APART = 60.0  # seconds
+
+
 def doctor(write: Callable[[str], object] = print) -> bool:
     """Writes a line for each thing looked at; False when one that is needed doesn't work."""
     session = Session()
@@ -48,6 +51,10 @@ def _service(session: Session, write: Callable[[str], object]) -> bool:
         client = session.client
         write(f"ok   service {client.base_url}, key {client.key_shown}")
         write(f"ok   reachable: {len(client.providers())} providers of models, {len(client.agents())} agents")
+        if client.clock_behind > _CLOCKS_APART:
+            told = f"is {client.clock_behind:,.0f} s ahead of the service's. Set it: lost answers are found by it."
+            write(f"!!   clock: this computer's {told}")
+            return False
     except AuthError as error:
         missing = not error.status_code
         write(f"{'--' if missing else '!!'}   service {config.base_url_from()}: {_first(error)}")
@@ -73,8 +80,13 @@ def _weights(write: Callable[[str], object]) -> bool:
         return True
     from xpander_magics.local.models import KNOWN, cached
 
-    for model in KNOWN:
-        write(f"{'ok' if cached(model) else '--':4} weights {model}{'' if cached(model) else ': fetched on first use'}")
+    try:
+        for model in KNOWN:
+            there = cached(model) is not None
+            write(f"{'ok' if there else '--':4} weights {model}{'' if there else ': fetched on first use'}")
+    except XpanderError as error:
+        write(f"!!   weights: {_first(error)}")
+        return False
     return True
 
 

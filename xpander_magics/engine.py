@@ -54,8 +54,17 @@ class Engine:
         """
         # Set before it is so: a kernel that dies from here on leaves a run that may have been sent.
         plan.run.sent_at = utc_now()
-        self._store.add([plan.run])
+        try:
+            self._store.add([plan.run])
+        except errors.StoreError as error:
+            error.args = (f"{error}\nNothing was sent.",)
+            raise
         return Execution(self._client, self._store.update, plan, listen, self._pause_wait).run()
+
+    def keep(self, run: Run) -> None:
+        """Keeps what couldn't be kept when it came."""
+        if run.unkept:
+            self._write(run)
 
     def refresh(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks how the task of a run stands and what it used, and keeps that.
@@ -92,6 +101,7 @@ class Engine:
             self._store.sweeps.update([run])
         else:
             self._store.update(run)
+        run.unkept = False
 
     def stop(self, run: Run, redact: Callable[[Any], Any]) -> Run:
         """Asks the service to stop a run's task, and keeps what it answers; an ended run stays as it is.

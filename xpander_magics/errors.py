@@ -23,17 +23,25 @@ Each says what was wrong, where, and what to do next. Where a run was kept, it i
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import sys
 import traceback
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from xpander_magics.safety import plain
 
 if TYPE_CHECKING:
     from xpander_magics.outcomes import Runs
     from xpander_magics.results import Run
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+# Whose variables may hold what is sent: the body, its headers, what a template is rendered with.
+_SENDERS = frozenset({"xpander_magics", "requests", "urllib3", "http", "jinja2"})
 
 
 class _ShownBriefly:
@@ -44,13 +52,47 @@ class _ShownBriefly:
     def _render_traceback_(self) -> list[str]:
         """What IPython prints in place of its own traceback."""
         if _ShownBriefly._show_traceback:
-            return traceback.format_exception(*sys.exc_info())
+            # What it came of may quote what a service or a file says, and isn't one of these.
+            return [plain(part) for part in traceback.format_exception(*sys.exc_info())]
         return [f"{type(self).__name__}: {self}"]
 
 
 def show_tracebacks(wanted: bool) -> None:
     """Whether cells show the tracebacks of these errors; ``%config XpanderMagics.traceback`` sets it."""
     _ShownBriefly._show_traceback = wanted
+
+
+def without_variables(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function whose errors bring no variables of this package along.
+
+    Some tracebacks show them: IPython's after ``%xmode Verbose``, of an error that a caller makes of ours, too.
+    """
+
+    @functools.wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            args, kwargs = (), {}  # type: ignore[assignment]  # which this frame would bring along
+            _forget_variables(error)
+            raise
+
+    return called
+
+
+def _forget_variables(error: BaseException) -> None:
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        errors += [one.__cause__, one.__context__]
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            if frame.f_globals.get("__name__", "").partition(".")[0] in _SENDERS:
+                with contextlib.suppress(RuntimeError):  # it goes on, as this one does
+                    frame.clear()
 
 
 class XpanderError(_ShownBriefly, Exception):

@@ -69,7 +69,11 @@ class Execution:
             self._keep()  # whatever broke, perhaps in the listener: what is known of the task is kept
             raise
         self._keep()
-        problem = self._store_error or problem
+        if self._store_error is not None:
+            short = run.run_id[:8]
+            way = f"What has come of run {short} is in this kernel alone; %xpander show {short} then keeps it."
+            problem = errors.StoreError(f"{self._store_error}\n{way}")
+            problem.__cause__ = self._store_error
         if problem is not None:
             problem.run = run
             raise problem
@@ -273,8 +277,10 @@ class Execution:
         self._run.attempts = self._sent
         try:
             self._write(self._run)
+            self._store_error = None
         except errors.StoreError as error:
-            self._store_error = self._store_error or error
+            self._store_error = error
+        self._run.unkept = self._store_error is not None
 
 
 def judge(

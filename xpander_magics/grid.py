@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xpander_magics import cell
 from xpander_magics.client import Client
 from xpander_magics.contract import SECRET_FIELDS
-from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
+from xpander_magics.errors import ConfigError, StoreError, XpanderError, did_you_mean
 from xpander_magics.plan import Job, Plan, check_prompt, redactor
 from xpander_magics.results import Run
-from xpander_magics.safety import Redactor
+from xpander_magics.safety import Redactor, unpacked
 from xpander_magics.targets import Target
 from xpander_magics.template import Template, as_json
 from xpander_magics.terms import Terms, make_terms
@@ -29,9 +29,8 @@ from xpander_magics.terms import Terms, make_terms
 if TYPE_CHECKING:
     from xpander_magics.scoring.landing import Scoring
 
-_MOST_RUNS = 1_000_000
-_JOBS = 20
-_RECORD = 1  # the version of what ``Grid.record`` writes
+_MOST_RUNS, _JOBS = 1_000_000, 20
+_RECORD, _LARGEST_RECORD = 1, 2**30  # the version of what ``Grid.record`` writes; in bytes
 
 
 class Input(NamedTuple):
@@ -167,11 +166,9 @@ class Grid:
         """The grid that ``record`` wrote.
 
         Raises:
-            ConfigError: a newer version wrote it.
+            ConfigError: a newer version wrote it, or it is damaged.
         """
-        told = json.loads(zlib.decompress(record).decode("utf-8", "surrogatepass"))
-        if told["version"] > _RECORD:
-            raise ConfigError("A newer xpander_magics began this sweep: pip install -U xpander-magics")
+        told = _told(record)
         terms = [_terms_from(one) for one in told["terms"]]
         return cls(
             **{name: told[name] for name in _RECORDED if name in told and name != "reuse"},
@@ -186,8 +183,17 @@ class Grid:
 
 def reused_in(record: bytes) -> dict[int, str]:
     """The kept runs that a sweep took in place of new ones: their ids by their numbers in it."""
-    told = json.loads(zlib.decompress(record).decode("utf-8", "surrogatepass"))
-    return {int(number): run_id for number, run_id in told["reuse"].items()}
+    return {int(number): run_id for number, run_id in _told(record)["reuse"].items()}
+
+
+def _told(record: bytes) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(unpacked(record, _LARGEST_RECORD).decode("utf-8", "surrogatepass"))
+        if told["version"] > _RECORD:
+            raise ConfigError("A newer xpander_magics began this sweep: pip install -U xpander-magics")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise StoreError("What is kept of this sweep is damaged: it can't be gone on with.") from error
+    return told
 
 
 _RECORDED = (

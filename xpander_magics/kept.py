@@ -85,7 +85,9 @@ class Kept:
         return self._session.swept.get(kept.sweep_id) or Runs(self._session, kept.sweep_id, entries, {})
 
     def refresh(self, run: Run) -> None:
-        """Asks for it again, unless it has ended or was surely never sent."""
+        """Asks for it again, unless it has ended or was surely never sent; keeps what couldn't be kept before."""
+        if run.unkept:
+            self._session.engine.keep(run)
         if not run.ended and (run.task_id is not None or run.sent_at is not None):
             run.refresh()
             self._pass_on(run)

@@ -17,7 +17,7 @@ from xpander_magics.commands import command_help, parse_command
 from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, XpanderError
 from xpander_magics.kept import own_variables
-from xpander_magics.safety import plain
+from xpander_magics.safety import Address, plain
 from xpander_magics.session import Session, default_session
 
 if TYPE_CHECKING:
@@ -27,16 +27,30 @@ if TYPE_CHECKING:
     from xpander_magics.results import Run
     from xpander_magics.widgets.running import LiveView
 
+# By their names, which pandas 3 has changed: pandas isn't imported for this.
+_FRAMES = (
+    *(("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame")),
+    *(("pandas", "Series"), ("pandas.core.series", "Series")),
+)
+
+
+class _Address(Unicode[Any, Any]):
+    """An address, which ``%config`` shows without its password."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        checked = super().validate(obj, value)
+        return checked if checked is None else Address(checked)
+
 
 @magics_class
 class XpanderMagics(Magics):
     """The magics; ``%config XpanderMagics`` lists their settings."""
 
-    base_url = Unicode(None, allow_none=True, help="Where the service is; else XPANDER_BASE_URL.").tag(config=True)
+    base_url = _Address(None, allow_none=True, help="Where the service is; else XPANDER_BASE_URL.").tag(config=True)
     target = Unicode(None, allow_none=True, help="The target of cells that name none; else XPANDER_AGENT_ID.").tag(
         config=True
     )
-    store = Unicode(None, allow_none=True, help="An SQLAlchemy URL for the runs; else XPANDER_STORE.").tag(config=True)
+    store = _Address(None, allow_none=True, help="An SQLAlchemy URL for the runs; else XPANDER_STORE.").tag(config=True)
     connect_timeout = Float(10.0, min=0.001, help="Seconds to connect.").tag(config=True)
     read_timeout = Float(60.0, min=0.001, help="Seconds between two pieces of an answer.").tag(config=True)
     timeout = Float(600.0, min=0.001, help="Seconds that a run may take.").tag(config=True)
@@ -72,6 +86,7 @@ class XpanderMagics(Magics):
         """Replaced below by what the parser says."""
         return self._command(line) if cell is None else self._run_cell(line, cell)
 
+    @errors.without_variables
     def _run_cell(self, line: str, body: str) -> None:
         """``%%xpander``: shown as it goes, bound to a name, kept in the store."""
         options = cell.parse_cell(line).over_defaults(self.session.defaults)
@@ -120,6 +135,7 @@ class XpanderMagics(Magics):
     def _actions(self) -> Actions:
         return Actions(self.session, self.shell.user_ns, _send, rich=_is_rich(self.shell), widgets=self.widgets)
 
+    @errors.without_variables
     def _command(self, line: str) -> Any:
         return self._actions.do(parse_command(line))
 
@@ -157,6 +173,18 @@ def load(ipython: InteractiveShell) -> None:
     _forget(ipython)
     ipython.register_magics(XpanderMagics(ipython, default_session()))
     ipython.Completer.custom_matchers.append(Completer(default_session(), ipython.user_ns).matcher)
+    for kind in _FRAMES:
+        if _text_formatter(ipython).for_type_by_name(*kind) is None:
+            _text_formatter(ipython).for_type_by_name(*kind, _shown_plainly)
+
+
+def _text_formatter(ipython: InteractiveShell) -> Any:
+    return ipython.display_formatter.formatters["text/plain"]  # type: ignore[union-attr]
+
+
+def _shown_plainly(frame: Any, printer: Any, cycle: bool) -> None:
+    """A DataFrame as pandas shows it: it would write a terminal's control characters as they are."""
+    printer.text(plain(repr(frame)))
 
 
 def _forget(ipython: InteractiveShell) -> None:
@@ -169,6 +197,9 @@ def _forget(ipython: InteractiveShell) -> None:
     configurables[:] = [c for c in configurables if not isinstance(c, XpanderMagics)]
     matchers = ipython.Completer.custom_matchers
     matchers[:] = [m for m in matchers if not hasattr(m, "xpander_completer")]
+    for module, name in _FRAMES:
+        if _text_formatter(ipython).for_type_by_name(module, name) is _shown_plainly:
+            _text_formatter(ipython).pop(f"{module}.{name}", None)
 
 
 def unload(ipython: InteractiveShell) -> None:

@@ -79,9 +79,19 @@ class Marks:
             # Within a thread the task's id is the thread's, so one request tells; of its newest turn alone.
             task = self._service.task(thread, deadline=deadline, paced=False)
             return (task, True) if mark_of(task) == call.mark else (None, False)
-        since = (call.sent_at or datetime.now(timezone.utc)) - _CLOCK_SKEW
-        since -= timedelta(seconds=self._service.clock_behind)
-        filters = {"agent_id": call.target.id, "from_date": since.isoformat().replace("+00:00", "Z")}
+        behind = self._service.clock_behind
+        found = self._look_since(_earliest(call, behind), call, deadline, most)
+        if found[0] is None and self._service.clock_behind - behind > _CLOCK_SKEW.total_seconds():
+            # Its clock is further behind than was known, as it has just told: some were left out.
+            found = self._look_since(_earliest(call, self._service.clock_behind), call, deadline, most)
+        return found
+
+    def _look_since(
+        self, since: datetime | None, call: Call, deadline: Deadline, most: int
+    ) -> tuple[Task | None, bool]:
+        filters = {"agent_id": call.target.id}
+        if since is not None:
+            filters["from_date"] = since.isoformat().replace("+00:00", "Z")
         asked = 0
         for summary in self._service.pages("/v1/tasks", Record, deadline, paced=False, **filters):
             if summary.id in self._known and self._known[summary.id] != call.mark:
@@ -94,3 +104,12 @@ class Marks:
             if mark_of(task) == call.mark:
                 return task, True
         return None, True
+
+
+def _earliest(call: Call, behind: float) -> datetime | None:
+    """When the service may have had a call at the earliest, by its own clock; None where that can't be told."""
+    now = datetime.now(timezone.utc)
+    sent_at = call.sent_at or now
+    if sent_at > now + _CLOCK_SKEW:
+        return None  # by a clock that was put back since: nobody knows how far ahead it was
+    return sent_at - _CLOCK_SKEW - timedelta(seconds=behind)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from xpander_magics import cell
 from xpander_magics.calls import MARK, Call
 from xpander_magics.client import Client
+from xpander_magics.contract import secrets_in
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import Run, utc_now, without_secret_fields
 from xpander_magics.safety import Redactor, secret_variables
 from xpander_magics.template import Rendered, render
-from xpander_magics.terms import Terms, make_terms, refuse_secrets, secrets_in
+from xpander_magics.terms import Terms, make_terms, refuse_secrets
 
 if TYPE_CHECKING:
     from xpander_magics.scoring.keeping import Session as Scores
@@ -152,7 +153,7 @@ def redactor(terms: Iterable[Terms], prompts: Iterable[str], client: Client, *, 
         SecretError: something that will be read by a model holds one, unless that is allowed.
     """
     terms = list(terms)
-    secrets = [("the API key", key) for key in client.secrets()]
+    secrets = [*client.secrets().items()]
     secrets += [(f"the value of ${name}", value) for name, value in secret_variables().items()]
     if not allow_secrets:
         refuse_secrets(prompts, {}, secrets)

@@ -28,7 +28,7 @@ def refusal(
         host: who answered, for the message.
     """
     retry_after = _retry_after(headers)
-    said = plain(redact(_detail(body))) or plain(reason or "no reason given")
+    said = plain(_detail(body, redact)) or plain(redact(reason) or "no reason given")
     kind: type[errors.ServiceError] = errors.InvalidRequestError
     message = f"{host} refuses the request ({status}): {said}"
     if status in (401, 403):
@@ -76,11 +76,11 @@ class Clock:
             self.behind = max(self.behind, time.time() - theirs - 1.0)  # a date has whole seconds
 
 
-def _detail(body: bytes) -> str:
+def _detail(body: bytes, redact: Redactor) -> str:
     """What an error's body says: FastAPI's ``detail`` in its two shapes, else the beginning of a text."""
-    text = body.decode("utf-8", "replace")
+    text: str = redact(body.decode("utf-8", "replace"))  # before any of it is cut
     try:
-        said = json.loads(text)
+        said = redact(json.loads(text))
     except (ValueError, RecursionError):
         # A gateway's page: its title says as much as all the rest.
         lower = text.lower()

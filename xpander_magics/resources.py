@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from xpander_magics import errors
 from xpander_magics.config import Key, base_url_from, is_loopback, key_from
-from xpander_magics.contract import Agent, Message, Model, Provider, Record, Task, Usage
+from xpander_magics.contract import Agent, Message, Model, Provider, Record, Task, Usage, id_from
 from xpander_magics.limits import Deadline, Pace, shared_pacer
-from xpander_magics.targets import Directory
+from xpander_magics.targets import Directory, quoted
 from xpander_magics.transport import Transport
 
 _R = TypeVar("_R", bound=Record)
@@ -50,6 +50,7 @@ class Resources:
             **{"retries": retries, "rate_limit": rate_limit},
         }
         self._key = key_from(self.base_url, api_key)
+        self.private: dict[str, str] = {}
         self._rated = False
         self._pacer = shared_pacer(self.base_url)
         self._pacer.set_window(window)
@@ -124,9 +125,9 @@ class Resources:
         """The key, which shows as a mask."""
         return self._key
 
-    def secrets(self) -> list[str]:
-        """What must be masked wherever text is kept or shown: the key."""
-        return [self._key.reveal()]
+    def secrets(self) -> dict[str, str]:
+        """What must be masked wherever text is kept or shown, by what it is: the key, and what its owner adds."""
+        return {"the API key": self._key.reveal(), **self.private}
 
     @property
     def key_shown(self) -> str:
@@ -142,7 +143,7 @@ class Resources:
             paced: whether the request waits for its turn, where ``pace`` has set a rate.
             retries: how often it is sent again at the most; the client's own number when omitted.
         """
-        path = f"/v1/tasks/{_quoted(id)}"
+        path = f"/v1/tasks/{quoted(id)}"
         return self.task_from(
             self._http.json("GET", path, deadline=deadline or self._short(), paced=paced, retries=retries)
         )
@@ -183,7 +184,7 @@ class Resources:
 
     def stop(self, id: str, *, deadline: Deadline | None = None) -> Task:
         """Stops a task; a finished one comes back unchanged."""
-        path = f"/v1/tasks/{_quoted(id)}/stop"
+        path = f"/v1/tasks/{quoted(id)}/stop"
         # It may be about money or an interrupted kernel: it doesn't wait for its turn.
         return self.task_from(
             self._http.json("POST", path, deadline=deadline or self._short(), repeatable=True, paced=False)
@@ -191,15 +192,15 @@ class Resources:
 
     def usage(self, id: str, *, deadline: Deadline | None = None) -> Usage:
         """What a task used, and what it cost."""
-        return Usage(_object(self._get(f"/v1/tasks/{_quoted(id)}/llm_usage", deadline)))
+        return Usage(_object(self._get(f"/v1/tasks/{quoted(id)}/llm_usage", deadline)))
 
     def thread(self, id: str) -> list[Message]:
         """The conversation that a task belongs to, oldest message first."""
-        return [Message(_object(item)) for item in _array(self._get(f"/v1/tasks/{_quoted(id)}/thread"))]
+        return [Message(_object(item)) for item in _array(self._get(f"/v1/tasks/{quoted(id)}/thread"))]
 
     def full_thread(self, id: str) -> dict[str, list[Message]]:
         """The conversation (``root``) and those of its sub-tasks by their ids, tool calls included."""
-        answer = _object(self._get(f"/v1/tasks/{_quoted(id)}/thread/full"))
+        answer = _object(self._get(f"/v1/tasks/{quoted(id)}/thread/full"))
         return {name: [Message(_object(item)) for item in _array(items)] for name, items in answer.items()}
 
     def agents(self) -> list[Agent]:
@@ -224,14 +225,14 @@ class Resources:
 
     def models(self, provider: str) -> list[Model]:
         """A provider's models."""
-        path = f"/v1/misc/llm_providers/{_quoted(provider)}/models"
+        path = f"/v1/misc/llm_providers/{quoted(provider)}/models"
         return [Model(_object(item)) for item in _array(self._get(path))]
 
     def _list_kind(self, kind: str) -> list[Agent]:
         return [Agent(entry.raw, kind) for entry in self.pages(f"/v1/{kind}s", Record, self._short())]
 
     def _get_one(self, kind: str, id: str) -> Agent:
-        return Agent(_object(self._get(f"/v1/{kind}s/{_quoted(id)}")), kind)
+        return Agent(_object(self._get(f"/v1/{kind}s/{quoted(id)}")), kind)
 
     def _short(self) -> Deadline:
         return Deadline(_LIST_SECONDS)
@@ -256,7 +257,7 @@ class Resources:
 
     def task_from(self, answer: Any) -> Task:
         task = Task(_object(answer))
-        if not task.id:
+        if id_from(task.id) is None:
             raise errors.ServerError("The service answered with a task that has no id.", maybe_sent=True)
         return task
 
@@ -290,13 +291,6 @@ def given(**values: Any) -> dict[str, Any]:
 
 def _iso(when: datetime | str | None) -> str | None:
     return when.isoformat() if isinstance(when, datetime) else when
-
-
-def _quoted(id_: str) -> str:
-    text = str(id_)
-    if not text.strip(". "):
-        raise errors.ConfigError(f"{text!r} is no id.")  # as a part of a path it would mean another endpoint
-    return quote(text, safe="")
 
 
 def _object(answer: Any) -> dict[str, Any]:

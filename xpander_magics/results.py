@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended
+from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended, id_from
+from xpander_magics.safety import plain, without_user
 
 if TYPE_CHECKING:
     from xpander_magics.store.sweeps import State
@@ -27,6 +28,7 @@ _IN_COLUMNS = frozenset(
 
 # Counts of that size fit every database; no service counts further.
 _LARGEST = 2**53
+_LONGEST_STATUS = 100  # it is a part of an index
 
 
 STREAMED = "streamed_text"
@@ -89,6 +91,7 @@ class Run:
         said: what its scoring has to say, in this kernel only: which score is missing, and why.
         stopping: whether its stop was asked for, so that an interrupt stops it, too, and doesn't leave it; in this
             kernel only.
+        unkept: whether the store couldn't be written when it last changed; in this kernel only.
     """
 
     run_id: str = field(default_factory=new_run_id)
@@ -152,6 +155,7 @@ class Run:
         self.reused = False
         self.said = ""
         self.stopping = False
+        self.unkept = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "session": None}
@@ -161,7 +165,7 @@ class Run:
         shown = {"target": self.target, "model": model, "effort": self.effort, "status": self.status}
         facts = "".join(f", {name}={value!r}" for name, value in shown.items() if value is not None)
         result = self.result if self.result is None or len(self.result) <= 60 else f"{self.result[:59]}…"
-        return f"Run({self.run_id[:8]!r}{facts}, result={result!r})"
+        return plain(f"Run({self.run_id[:8]!r}{facts}, result={result!r})")
 
     @property
     def ended(self) -> bool:
@@ -171,8 +175,8 @@ class Run:
     def apply_task(self, task: Task) -> None:
         """Takes over what the service says of the task; what it leaves out stays as it was."""
         raw = task.raw
-        self.status = _text(raw.get("status")) or self.status
-        self.task_id = _text(raw.get("id")) or self.task_id
+        self.status = (_text(raw.get("status")) or self.status)[:_LONGEST_STATUS]
+        self.task_id = self.task_id or id_from(raw.get("id"))  # a run has one task, whatever a later answer says
         self.thread_id = self.thread_id or self.task_id
         self.target_id = _text(raw.get("agent_id")) or self.target_id
         self.agent_version = _text(raw.get("agent_version")) or self.agent_version
@@ -247,6 +251,9 @@ def has_failed(run: Run | State) -> bool:
 def without_secret_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """The same fields with the values of those that hold secrets replaced; MCP servers keep their names."""
     kept = dict(fields)
+    given = kept.get("input")
+    if isinstance(given, dict) and isinstance(given.get("files"), list):
+        kept["input"] = {**given, "files": [without_user(f) if isinstance(f, str) else f for f in given["files"]]}
     for name in SECRET_FIELDS:
         value = kept.get(name)
         if name == "mcp_servers" and isinstance(value, list):
@@ -263,9 +270,9 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number of the service's; None for what is none."""
+    """A count or an amount of the service's; None for what is none."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < _LARGEST else None
+    return float(value) if is_number and 0 <= value < _LARGEST else None
 
 
 def _seconds(start: Any, end: Any, otherwise: float | None) -> float | None:

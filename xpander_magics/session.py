@@ -1,7 +1,4 @@
-"""What one kernel works with: settings, client, store, defaults, local server.
-
-Everything is opened when it is first needed.
-"""
+"""What one kernel works with: settings, client, store, defaults, local server; each opened when first needed."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
 from xpander_magics.limits import Impatient
 from xpander_magics.results import Run
-from xpander_magics.safety import Redactor, secret_variables
+from xpander_magics.safety import Redactor, secret_variables, secrets_of_url
 from xpander_magics.store import Store
 
 if TYPE_CHECKING:
@@ -51,6 +48,7 @@ class Session:
         self.local: LocalServer | None = None
         self.connections = 0
         self._login: tuple[str, str] | None = None  # a service's address and its key, which no other may see
+        self._sent: set[str] = set()  # the secrets that runs were sent with
         self._client: Client | None = None
         self._impatient: Client | None = None
         self._store: Store | None = None
@@ -84,13 +82,8 @@ class Session:
                     "%xpander local stop goes back to the configured service."
                 )
             if self._client is None:
-                settings = self.settings
-                self._client = self._connect(
-                    connect_timeout=settings.connect_timeout,
-                    read_timeout=settings.read_timeout,
-                    timeout=settings.timeout,
-                    retries=settings.retries,
-                )
+                names = ("connect_timeout", "read_timeout", "timeout", "retries")
+                self._client = self._connect(**{name: getattr(self.settings, name) for name in names})
             return self._client
 
     def _connect(self, **settings: Any) -> Client:
@@ -98,10 +91,14 @@ class Session:
 
         settings["rate_limit"] = self.settings.rate_limit
         if self.local is not None:
-            return Client(self.local.key, self.local.base_url, **settings)
-        url = config.base_url_from(self.settings.base_url)
-        key = self._login[1] if self._login is not None and self._login[0] == url else None
-        return Client(key, url, **settings)
+            client = Client(self.local.key, self.local.base_url, **settings)
+        else:
+            url = config.base_url_from(self.settings.base_url)
+            client = Client(self._login[1] if self._login and self._login[0] == url else None, url, **settings)
+        stored, login = secrets_of_url(self.settings.store or ""), (self._login or ())[1:]
+        found = {"the run store's password": stored, "the key of a login": login}
+        client.private = {whose: words[0] for whose, words in found.items() if words}
+        return client
 
     @property
     def directory(self) -> Directory:
@@ -124,9 +121,8 @@ class Session:
         from xpander_magics.client import Client
 
         url, untried = config.base_url_from(self.settings.base_url), None
-        settings = self.settings
-        timeout, limit = settings.connect_timeout, settings.rate_limit
-        with Client(key, url, connect_timeout=timeout, retries=1, rate_limit=limit) as client:
+        limits: dict[str, Any] = {name: getattr(self.settings, name) for name in ("connect_timeout", "rate_limit")}
+        with Client(key, url, retries=1, **limits) as client:
             try:
                 client.providers()
             except AuthError:
@@ -214,6 +210,7 @@ class Session:
         from xpander_magics.scoring.landing import scored_plan
 
         plan = make_plan(self._targeted(options), template, variables, self.client, self._kept)
+        self._sent.update(plan.redact.secrets)
         return scored_plan(plan, options, variables)
 
     def _targeted(self, options: Options) -> Options:
@@ -266,6 +263,7 @@ class Session:
     ) -> Runs:
         """Sends all of a grid; takes ``listen``, returns and raises as ``Sweeps.begin``."""
         self._grids[grid.sweep_id] = grid
+        self._sent.update(grid.redact.secrets)
         if len(self._grids) > _GRIDS_HELD:
             self._grids.pop(next(iter(self._grids)), None)
         with _watched(watch) as told:
@@ -377,8 +375,8 @@ class Session:
         return self.engine.refresh(run, self.redactor())
 
     def redactor(self) -> Redactor:
-        """What masks the key and the secrets of the environment."""
-        return Redactor([*self.client.secrets(), *secret_variables().values()])
+        """What masks the key, the secrets of the environment, and those that runs were sent with from here."""
+        return Redactor([*self.client.secrets().values(), *secret_variables().values(), *self._sent])
 
 
 def _watched(watch: Watch | None) -> AbstractContextManager[Watch]:

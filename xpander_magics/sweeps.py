@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xpander_magics.attendance import Attendance
 from xpander_magics.client import Client
 from xpander_magics.contract import ENDED
-from xpander_magics.errors import AuthError, ConfigError, XpanderError
+from xpander_magics.errors import AuthError, ConfigError, StoreError, XpanderError
 from xpander_magics.execution import Listener
 from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Entry, Runs, Sweeping
@@ -93,6 +93,10 @@ class Sweeps:
     def resume(self, sweep_id: str, grid: Grid, runs: Runs | None, watch: Watch) -> Runs:
         """Goes on with a sweep: finished runs are kept, those under way are collected, the others are sent."""
         newest = newest_of(self._store.sweeps.states(sweep_id))
+        unkept = _unkept(newest.values(), runs)
+        if unkept:  # the store couldn't be written when they ended
+            self._store.sweeps.update(unkept)
+            newest = newest_of(self._store.sweeps.states(sweep_id))
         grid.ids = {number: state.run_id for number, state in newest.items()}
         whole = _entries(grid)
         if runs is None:
@@ -220,8 +224,9 @@ class Sweeps:
         if scheduler.failure is not None:
             if isinstance(scheduler.failure, XpanderError):
                 scheduler.failure.runs = runs
-                if isinstance(scheduler.failure, AuthError):
-                    way = f"What is done is kept; then %xpander resume {grid.sweep_id[:8]} goes on."
+                done = {AuthError: "is kept", StoreError: "is in this kernel"}.get(type(scheduler.failure))
+                if done is not None:
+                    way = f"What is done {done}; then %xpander resume {grid.sweep_id[:8]} goes on."
                     scheduler.failure.args = (f"{scheduler.failure}\n{way}",)
             raise scheduler.failure
 
@@ -254,6 +259,13 @@ def newest_of(states: Sequence[State]) -> dict[int, State]:
         if state.number not in newest or state.status in ENDED or state.sent_at or state.task_id:
             newest[state.number] = state
     return newest
+
+
+def _unkept(states: Iterable[State], runs: Runs | None) -> list[Run]:
+    """The runs that have ended in this kernel, and not in the store."""
+    held = runs.held if runs is not None else {}
+    found = [held.get(state.run_id) for state in states if state.status not in ENDED]
+    return [run for run in found if run is not None and run.ended]
 
 
 def _is_in(run: Run | None) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics import carried
-from xpander_magics.display import AS_IT_IS, FOOT, escape
+from xpander_magics.display import FOOT
+from xpander_magics.markup import AS_IT_IS, escape
 from xpander_magics.matrix import NO_ANSWER, Matrix, Summary, matrix_of
 from xpander_magics.results import utc_now
 from xpander_magics.safety import as_shown, plain

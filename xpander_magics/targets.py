@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 from xpander_magics.contract import Agent, Model, Provider
 from xpander_magics.errors import ConfigError, InvalidRequestError, NotFoundError, ServerError, did_you_mean
@@ -30,9 +32,7 @@ class Target:
     @property
     def path(self) -> str:
         """The beginning of its endpoints' paths."""
-        from urllib.parse import quote
-
-        return f"/v1/{self.kind}s/{quote(self.id, safe='')}"
+        return f"/v1/{self.kind}s/{quoted(self.id)}"
 
 
 class Directory:
@@ -105,7 +105,7 @@ class Directory:
         if refused:
             raise InvalidRequestError(refused)
         version = None if found.version is None else str(found.version)
-        return Target(found.kind, found.id, found.name or found.id, version)
+        return Target(found.kind, str(found.id), str(found.name or found.id), version)
 
     def _by_uuid(self, kinds: tuple[str, ...], uuid: str) -> Agent:
         kept = self._by_id.get(uuid)
@@ -160,10 +160,10 @@ class Directory:
             )
 
     def providers(self, *, fresh: bool = False) -> list[Provider]:
-        """The providers that have a name; asked for again with ``fresh``."""
+        """The providers that have a name that can be typed; asked for again with ``fresh``."""
         kept = self._providers
         if fresh or kept is None or _stale(kept[0]):
-            found = [provider for provider in self._list_providers() if provider.internal_identifier]
+            found = [provider for provider in self._list_providers() if can_be_typed(provider.internal_identifier)]
             kept = self._providers = (time.monotonic(), found)
         return kept[1]
 
@@ -172,10 +172,11 @@ class Directory:
         return [str(provider.internal_identifier) for provider in self.providers()]
 
     def models(self, provider: str, *, fresh: bool = False) -> list[Model]:
-        """A provider's models that have a name; asked for again with ``fresh``."""
+        """A provider's models that have a name that can be typed; asked for again with ``fresh``."""
         kept = self._models.get(provider)
         if fresh or kept is None or _stale(kept[0]):
-            found = [model for model in self._list_models(provider) if model.model_id]
+            # A comma stands between several.
+            found = [m for m in self._list_models(provider) if can_be_typed(m.model_id) and "," not in str(m.model_id)]
             kept = self._models[provider] = (time.monotonic(), found)
         return kept[1]
 
@@ -187,8 +188,17 @@ class Directory:
         return [f"{provider}/{model}" for provider in self.provider_ids() for model in self._model_ids(provider)]
 
     def target_names(self) -> list[str]:
-        """Every name that ``resolve`` takes without a prefix."""
-        return [entry.name for kind in KINDS for entry in self.entries(kind) if entry.name]
+        """Every name that ``resolve`` takes without a prefix, if it can be typed."""
+        return [str(entry.name) for kind in KINDS for entry in self.entries(kind) if can_be_typed(entry.name)]
+
+
+def can_be_typed(name: Any) -> bool:
+    """Whether a name of the service's can stand in a cell's line, and means nothing there but itself.
+
+    It may be made to be more: another line, an option, a template.
+    """
+    text = str(name or "")
+    return text == " ".join(plain(text).split()) and text[:1] not in ("", "-") and "{" not in text
 
 
 def why_not(entry: Agent) -> str | None:
@@ -202,16 +212,19 @@ def why_not(entry: Agent) -> str | None:
 
 
 def written(entries: Iterable[Agent]) -> dict[str, Agent]:
-    """These by how a cell names each: by its name where that means no other, else by its kind and its id."""
+    """These by how a cell names each: by its name where that means no other, else by its kind and its id.
+
+    One that can't be named in a cell either way is left out.
+    """
     known = list(entries)
     names = [{str(name).casefold() for name in (e.id, e.unique_name, e.name) if name} for e in known]
     count = Counter(name for several in names for name in several)
     found: dict[str, Agent] = {}
     for entry in known:
         name = str(entry.name or "")
-        typed = name == plain(name).strip() and name[:1] not in ("", "-") and "{" not in name
-        alone = typed and not name.startswith(("agent:", "workflow:")) and count[name.casefold()] == 1
-        found[name if alone else f"{entry.kind}:{entry.id}"] = entry
+        alone = can_be_typed(name) and not name.startswith(("agent:", "workflow:")) and count[name.casefold()] == 1
+        if alone or can_be_typed(entry.id):
+            found[name if alone else f"{entry.kind}:{entry.id}"] = entry
     return found
 
 
@@ -232,6 +245,18 @@ def _only(name: str, found: list[Agent]) -> Agent:
     by_kind = len({entry.kind for entry in found}) == len(found)
     ways = [f"{e.kind}:{name}" if by_kind else f"{e.kind}:{e.unique_name or e.id}" for e in found]
     raise ConfigError(f"{name!r} is the name of {len(found)}. Write one of: {', '.join(ways)}.")
+
+
+def quoted(id_: str) -> str:
+    """An id as a part of a path, whatever it holds.
+
+    Raises:
+        ConfigError: it would mean another endpoint.
+    """
+    text = str(id_)
+    if not text.strip(". "):
+        raise ConfigError(f"{text!r} is no id.")
+    return quote(text, safe="", errors="surrogatepass")
 
 
 def _stale(since: float) -> bool:

@@ -7,16 +7,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import jinja2
 import jinja2.exceptions
 import jinja2.meta
 import jinja2.nodes
-import jinja2.sandbox
 
+from xpander_magics.cell import is_template
 from xpander_magics.errors import TemplateError, did_you_mean
+from xpander_magics.sandbox import Sandbox, TooMuch, budget
 
 # What is kept of a variable beside the run; the prompt itself is kept whole.
 _LONGEST_VALUE = 20_000
@@ -31,17 +31,9 @@ class Rendered:
     variables: dict[str, Any]
 
 
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, without the modules that a notebook has imported: through ``os`` all would be open."""
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """What Jinja asks before each attribute."""
-        return not isinstance(obj, ModuleType) and super().is_safe_attribute(obj, attr, value)
-
-
 @functools.lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    return _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+def _environment() -> Sandbox:
+    return Sandbox()
 
 
 def own_names() -> set[str]:
@@ -61,11 +53,13 @@ class Template:
 
     def __init__(self, text: str, *, what: str = "The cell") -> None:
         self._what = what
+        self._plain = None if is_template(text) else text
         try:
-            parsed = _environment().parse(text)
-            self.names = sorted(jinja2.meta.find_undeclared_variables(parsed))
-            own = any(name.name == "self" for name in parsed.find_all(jinja2.nodes.Name))
-            self._compiled = _environment().from_string(text)
+            with budget():
+                parsed = _environment().parse(text)
+                self.names = sorted(jinja2.meta.find_undeclared_variables(parsed))
+                own = any(name.name == "self" for name in parsed.find_all(jinja2.nodes.Name))
+                self._compiled = _environment().from_string(_environment().bounded(parsed))
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"{what} is no valid template: {str(error.message).rstrip('.')} (line {error.lineno}).\n"
@@ -93,13 +87,21 @@ class Template:
             TemplateError: an undefined name (with the nearest), something that the sandbox forbids, or an
                 error of a value's own.
         """
+        if self._plain is not None:  # Jinja would make one of all ways to end a line
+            return self._plain
         try:
-            return self._compiled.render(used)
+            with budget():
+                return "".join(self._compiled.generate(used))
         except jinja2.UndefinedError as error:
             raise TemplateError(f"{self._what}{where}: {_undefined(error, known)}") from None
         except jinja2.exceptions.SecurityError as error:
             told = str(error).rstrip(".")
-            raise TemplateError(f"{self._what}{where} asks for what a template may not do: {told}.") from None
+            raise TemplateError(
+                f"{self._what}{where} asks for what a template may not do: {told}.\n"
+                "Do it in a cell above, and name what comes of it."
+            ) from None
+        except TooMuch as much:
+            raise TemplateError(f"{self._what}{where} can't be rendered: {much}.") from None
         except Exception as error:  # the values are the user's own, and so are their errors
             raise TemplateError(_broken(f"{self._what}{where}", error)) from None
 

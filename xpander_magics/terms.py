@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpander_magics import cell
@@ -13,7 +13,7 @@ from xpander_magics.client import Client
 from xpander_magics.contract import EFFORTS, FORMATS, MODES, SECRET_FIELDS, THINK_MODES, sendable
 from xpander_magics.errors import ConfigError, NotFoundError, SecretError, did_you_mean
 from xpander_magics.results import Run
-from xpander_magics.safety import MASK, is_secret_name, strings_in
+from xpander_magics.safety import MASK, Redactor, strings_in, without_user
 from xpander_magics.schemas import schema_from
 from xpander_magics.targets import Target
 from xpander_magics.template import render
@@ -50,7 +50,7 @@ class Terms:
 
     target: Target
     version: str | None
-    fields: dict[str, Any]
+    fields: dict[str, Any] = field(repr=False)
     settings: tuple[dict[str, Any], ...] = ({},)
     threads: tuple[str | None, ...] = (None,)
     mode: str = "stream"
@@ -180,7 +180,7 @@ def _fields(options: cell.Options, variables: Mapping[str, Any]) -> dict[str, An
         fields["mcp_servers"] = servers if isinstance(servers, list) else [servers]
     for url in options.files:
         if ("://" not in url and not url.startswith("data:")) or url.startswith("file:"):
-            raise ConfigError(f"--file takes a URL that the service can read, not {url!r}.")
+            raise ConfigError(f"--file takes a URL that the service can read, not {without_user(f'://{url}')[3:]!r}.")
     if options.files:
         fields["files"] = list(options.files)
     return _with_set(fields, cell.parse_set(options.set), options)
@@ -274,6 +274,8 @@ def _named(option: str, given: Any, variables: Mapping[str, Any], *, several: bo
         return None
     value = given
     if isinstance(given, str):
+        if not given.isidentifier():  # the thing itself, perhaps, which is nobody's business
+            raise ConfigError(f"{option} takes the name of a variable in the notebook that holds a dict.")
         if given not in variables:
             hint = did_you_mean(given, [name for name in variables if not name.startswith("_")])
             raise ConfigError(f"{option}: there is no variable {given!r} in the notebook. {hint}".rstrip())
@@ -287,29 +289,8 @@ def _named(option: str, given: Any, variables: Mapping[str, Any], *, several: bo
     return value
 
 
-def secrets_in(fields: Mapping[str, Any]) -> list[str]:
-    """The secret values in the fields that are for the service alone."""
-    tokens = [*strings_in(list((fields.get("user_tokens") or {}).values())), fields.get("user_oidc_token") or ""]
-    return [*tokens, *_secret_settings(fields.get("mcp_servers"))]
-
-
-def _secret_settings(value: Any, *, all_of_it: bool = False) -> list[str]:
-    """The values in an MCP server's configuration that its names call secret; addresses and the like aren't."""
-    if isinstance(value, Mapping):
-        found = []
-        for name, inner in value.items():
-            secret = all_of_it or name in ("headers", "env") or is_secret_name(str(name))
-            found += _secret_settings(inner, all_of_it=secret)
-        return found
-    if isinstance(value, list):
-        return [text for inner in value for text in _secret_settings(inner, all_of_it=all_of_it)]
-    if not (all_of_it and isinstance(value, str)):
-        return []
-    return [value, value.partition(" ")[2]] if value.lower().startswith(("bearer ", "basic ")) else [value]
-
-
 def refuse_secrets(prompts: Iterable[str], fields: Mapping[str, Any], secrets: Sequence[tuple[str, str]]) -> None:
-    """Raises SecretError where something that will be read by a model holds a secret."""
+    """Raises SecretError where something that will be read by a model holds a secret, in whatever way it is written."""
     public = {name: value for name, value in fields.items() if name not in SECRET_FIELDS}
     texts = [
         *(
@@ -318,10 +299,12 @@ def refuse_secrets(prompts: Iterable[str], fields: Mapping[str, Any], secrets: S
         ),
         *((f"The field {n}", text) for n, v in public.items() for text in strings_in(v)),
     ]
+    redact = Redactor(secret for _, secret in secrets)
     for what, text in texts:
-        for whose, secret in secrets:
-            if secret in text:
-                raise SecretError(f"{what} holds {whose}. Nothing was sent. To send it all the same: --allow-secrets")
+        held = redact.held_in(text)
+        if held:
+            whose = next(whose for whose, secret in secrets if secret in held)
+            raise SecretError(f"{what} holds {whose}. Nothing was sent. To send it all the same: --allow-secrets")
 
 
 def reply_options(run: Run, text: str, client: Client) -> cell.Options:
@@ -350,13 +333,14 @@ def repeat_options(run: Run, tags: Iterable[str], client: Client) -> cell.Option
         raise ConfigError(
             f"Run {run.run_id[:8]} went on with a conversation, which has grown by it: the same can't be asked again."
         )
-    _check_no_secret(run, "Run its cell again with -n 2.")
     files = tuple(run.request.get("input", {}).get("files") or ())
+    _check_no_secret(run, "Run its cell again with -n 2.", files)
     return replace(options_like(run), tags=tuple(tags), files=files, title=run.request.get("title"))
 
 
-def _check_no_secret(run: Run, otherwise: str) -> None:
-    if any(MASK in given for name, value in run.request.items() if name != "input" for given in strings_in(value)):
+def _check_no_secret(run: Run, otherwise: str, files: Sequence[str] = ()) -> None:
+    settings = [value for name, value in run.request.items() if name != "input"]
+    if any(MASK in given for given in strings_in([settings, files])):
         raise ConfigError(
             f"Run {run.run_id[:8]} was sent with a secret, which isn't kept, so its settings can't be sent again.\n"
             f"{otherwise}"

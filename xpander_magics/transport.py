@@ -1,4 +1,4 @@
-"""HTTP to the service: pooled connections, time limits, retries, errors. The one user of requests.
+"""HTTP to the service: pooled connections, time limits, retries, errors. The one user of requests, beside ``bodies``.
 
 What is sent again, and what never is:
 
@@ -24,14 +24,14 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from xpander_magics import errors
-from xpander_magics.bodies import Body, OnAttempt
+from xpander_magics.bodies import Adapter, Body, OnAttempt
 from xpander_magics.config import Key, is_loopback
+from xpander_magics.contract import secrets_in
 from xpander_magics.limits import Deadline, Pace, shared_pacer
 from xpander_magics.refusals import Clock, refusal
-from xpander_magics.safety import Redactor, plain
+from xpander_magics.safety import Redactor, plain, secret_variables, without_user
 
 _T = TypeVar("_T")
 _REFUSED = (429, 503)
@@ -85,11 +85,9 @@ class Transport:
         retries: int = 5,
         connections: int = 20,
     ) -> None:
-        self.base_url = base_url
-        self.read_timeout = read_timeout
+        self.base_url, self.read_timeout = base_url, read_timeout
         self._connect_timeout, self._retries = connect_timeout, retries
-        self._key, self._connections = key, connections
-        self._redact = Redactor([key.reveal()])
+        self._key, self._redact, self._connections = key, Redactor([key.reveal()]), connections
         self.clock, self._reserving = Clock(), threading.Lock()
         self._session, self._pid = self._new_session(), os.getpid()
         self.pacer: Pace = shared_pacer(base_url)
@@ -201,7 +199,7 @@ class Transport:
         session.trust_env = parts.scheme != "http" or not is_loopback(parts.hostname or "")
         session.auth = _KeyAuth(self._key)
         session.headers.update({"User-Agent": "xpander_magics", "Accept-Encoding": "identity"})
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=self._connections, max_retries=0)
+        adapter = Adapter(pool_connections=4, pool_maxsize=self._connections, max_retries=0)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
@@ -246,7 +244,7 @@ class Transport:
         else:
             raise errors.ServerError(f"{self._host} redirects in a circle.", status_code=response.status_code)
         self.clock.told(response.headers)
-        refused = self._refusal(response, deadline) if response.status_code >= 300 else None
+        refused = self._refusal(response, deadline, body or {}) if response.status_code >= 300 else None
         self.pacer.told(response.status_code, refused.retry_after if refused else None)
         if refused:
             raise refused
@@ -257,13 +255,14 @@ class Transport:
         response.close()
         status = response.status_code
         try:
-            url = urljoin(response.url, response.headers["Location"])
+            if self._redact.finds(url := urljoin(response.url, response.headers["Location"])):
+                raise ValueError  # logs name addresses
             here, there = urlsplit(response.url), urlsplit(url)
         except ValueError:
             raise errors.ServerError(f"{self._host} redirects ({status}) to no address.", status_code=status) from None
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             raise errors.ConnectionFailed(
-                f"{self._host} redirects to {plain(f'{there.scheme}://{there.netloc}')}, "
+                f"{self._host} redirects to {plain(self._redact(f'{there.scheme}://{there.netloc}'))[:200]}, "
                 "which must not see the key.\n"
                 "If that is where the service now is, set XPANDER_BASE_URL to it.",
                 status_code=status,
@@ -281,7 +280,7 @@ class Transport:
         """The JSON of an answer."""
         data = b"".join(self.pieces(response, deadline))
         try:
-            return json.loads(data)
+            return self._redact(json.loads(data))
         except (ValueError, RecursionError):
             if data.lstrip()[:1] in (b"{", b"["):
                 # Without a length and without chunks, an answer that was cut looks like this.
@@ -320,8 +319,9 @@ class Transport:
 
     def _failure(self, error: requests.RequestException, deadline: Deadline) -> Exception:
         """The error for a request that got no answer."""
-        if isinstance(error, ValueError):  # that is how requests marks an address or a header that is none
-            return errors.ConfigError(f"The request can't be made: {plain(self._redact(str(error)))}")
+        # So requests marks an address or a header that is none. One of the answer's comes after the sending.
+        if isinstance(error, ValueError) and not isinstance(_innermost(error), urllib3.exceptions.InvalidHeader):
+            return errors.ConfigError(f"The request can't be made: {plain(self._redact(without_user(str(error))))}")
         unsent = _never_sent(error)
         if deadline.left() <= 0:
             return deadline.passed(maybe_sent=not unsent)
@@ -338,9 +338,9 @@ class Transport:
         hint = " Is the network up, and the base URL right?" if unsent else ""
         return errors.ConnectionFailed(f"{self._host} {what} ({_reason(error)}).{hint}", maybe_sent=not unsent)
 
-    def _refusal(self, response: requests.Response, deadline: Deadline) -> errors.ServiceError:
+    def _refusal(self, response: requests.Response, deadline: Deadline, sent: Mapping[str, Any]) -> errors.ServiceError:
         """The error that a status of 300 or more means; of a long page the beginning is enough."""
-        body = b""
+        body, redact = b"", Redactor([*self._redact.secrets, *secret_variables().values(), *secrets_in(sent)])
         try:
             for piece in self.pieces(response, deadline):
                 body += piece
@@ -350,9 +350,8 @@ class Transport:
             pass  # what was wrong is in the status, too
         finally:
             response.close()
-        return refusal(
-            response.status_code, response.reason, response.headers, body, host=self._host, redact=self._redact
-        )
+        status, reason, headers = response.status_code, response.reason, response.headers
+        return refusal(status, reason, headers, body, host=self._host, redact=redact)
 
 
 def may_pass(error: errors.ServiceError) -> bool:

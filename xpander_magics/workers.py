@@ -28,13 +28,13 @@ from xpander_magics import errors
 from xpander_magics.attendance import Attendance, Halted, Taken
 from xpander_magics.client import Client
 from xpander_magics.config import Key
+from xpander_magics.contract import secrets_in
 from xpander_magics.limits import Deadline, Pace
 from xpander_magics.plan import Job, Plan
 from xpander_magics.results import Run
-from xpander_magics.safety import Redactor, secret_variables
+from xpander_magics.safety import Redactor, secret_variables, secrets_of_url
 from xpander_magics.store import Store
 from xpander_magics.store.sweeps import claim_time
-from xpander_magics.terms import secrets_in
 
 # All in seconds. How often a worker looks whether its kernel was interrupted.
 _LOOK = 1.0
@@ -167,7 +167,8 @@ class SharedPace:
         """Seconds that the service wants everyone to wait."""
         now = time.monotonic()
         if now - self._looked_at > _FRESH:
-            self._held_until, self._looked_at = now + self._sweeps.held(self._refusals), now
+            held = min(self._sweeps.held(self._refusals), _LONGEST_HOLD)  # more, and the clock was put back
+            self._held_until, self._looked_at = now + held, now
         return self._held_until - now
 
     def _nap(self, seconds: float, until: float, cancel: Deadline) -> bool:
@@ -303,7 +304,8 @@ def _kept(store: Store, run_id: str) -> Run:
 
 def _plan(order: Order, client: Client, run: Run) -> Plan:
     """A run made ready to be sent, or to be gone on with."""
-    known = [*client.secrets(), *secret_variables().values(), *secrets_in(order.job.terms.fields), *order.secrets]
+    known = [*client.secrets().values(), *secret_variables().values(), *secrets_in(order.job.terms.fields)]
+    known += [*secrets_of_url(order.way.store), *order.secrets]
     described = dict(vars(run))
     plan = order.job.plan(client, Redactor(known), run)
     vars(run).update(described)  # by the kernel, which knows all its secrets

@@ -312,6 +312,12 @@ class NotebookPage:
         self.page.goto(self.server.address(self._at["path"].replace("?reset", "").format(name=self.path.name)))
         self.page.wait_for_selector(self._at["cell"])
 
+    def narrow(self, width: int) -> None:
+        """Makes the window this narrow, and closes JupyterLab's file list, as a person would."""
+        if self.front_end == "lab":
+            self.page.keyboard.press("Control+b")
+        self.page.set_viewport_size({"width": width, "height": 900})
+
     def save(self) -> nbformat.NotebookNode:
         """Saves it; returns what the file then holds."""
         self.page.keyboard.press("Escape")

@@ -326,19 +326,22 @@ made(*several).board()"""
     assert not re.search("[\x1b\u202e]", board.inner_text())
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 420), ("dark", 420)])
-def test_it_is_accessible_in_both_themes_and_narrow(open_notebook: Opens, theme: str, width: int) -> None:
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_accessible_in_both_themes_and_narrow(open_notebook: Opens, theme: str) -> None:
     """Guards against contrast, roles and names that a person can't do without; and a page that grows sideways."""
-    page = open_notebook(MADE, SMALL, theme=theme, width=width)
+    page = open_notebook(MADE, SMALL, theme=theme)
     page.run(1)
-    board = board_of(page.run(2))
-    page.screenshot(f"board-{theme}-{width}")
-    assert page.axe(".xpander-board") == []
-    board.get_by_role("gridcell").first.click()
-    expect(board.get_by_role("button", name="Keep note").first).to_be_visible()
-    page.screenshot(f"board-opened-{theme}-{width}")
-    assert page.axe(".xpander-board") == []
-    assert board.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
+    for width in (1280, 420):
+        if width < 1280:
+            page.narrow(width)
+        board = board_of(page.run(2))
+        page.screenshot(f"board-{theme}-{width}")
+        assert page.axe(".xpander-board") == []
+        board.get_by_role("gridcell").first.click()
+        expect(board.get_by_role("button", name="Keep note").first).to_be_visible()
+        page.screenshot(f"board-opened-{theme}-{width}")
+        assert page.axe(".xpander-board") == []
+        assert board.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
 
 
 def test_ten_thousand_runs_put_few_rows_into_the_page(open_notebook: Opens) -> None:

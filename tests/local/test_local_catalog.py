@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,42 @@ AGENT = "agents: [{name: A, model: scripted/echo}]\n"
         ("providers: [{name: local, base_url: 'http://x'}]", ["built in"]),
         ("providers: [{name: p, base_url: x}]", ["must begin with http"]),
         ("models: [{id: m, path: nowhere.gguf}]", ["no such file"]),
+        ("models: [{id: m, path: x.gguf, context: 10000000000}]", ["context: 10000000000", "1,000,000"]),
+        # Values that are no agents
+        ("agents: !!python/object/apply:os.system ['id']", ["line 1", "python/object/apply:os.system isn't read"]),
+        ("agents: !!python/name:os.system", ["python/name:os.system isn't read"]),
+        ("agents:\n  - {name: 2024-01-01, model: s/e}", ["line 2", "timestamp", "quotes"]),
+        (AGENT.replace("}]", ", output_schema: {x: !!binary aGk=}}]"), ["binary isn't read"]),
+        (AGENT.replace("}]", ", temperature: .inf}]"), [".inf is no number"]),
+        (AGENT.replace("}]", ", output_schema: {x: .nan}}]"), [".nan is no number"]),
+        (AGENT.replace("}]", f", seed: {'9' * 5000}}}]"), ["is no YAML"]),
+        (AGENT.replace("}]", ", max_tokens: 99999999999}]"), ["too large"]),
+        ("agents: []\nagents: []", ["'agents' stands twice"]),
+        ("agents: " + "x" * 5000, ["has agents: 'xxx", "no list"]),
+        (f"# {'x' * 1_000_000}", ["over 1 MB"]),
+        # Bombs: a few lines that stand for billions of values, or never end
+        (
+            "x0: &x0 [x]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 30)),
+            ["100,000"],
+        ),
+        (
+            "x0: &x0 {a: 1}\n" + "".join(f"x{n}: &x{n} {{<<: [*x{n - 1}, *x{n - 1}]}}\n" for n in range(1, 40)),
+            ["100,000"],
+        ),
+        ("agents: &a [*a]", ["alias"]),
+        ("agents: &a {x: *a}", ["alias"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        ("".join(" " * n + "a:\n" for n in range(60)), ["nested too deeply"]),
+        # Keys that would go where they shouldn't
+        ("providers: [{name: p, base_url: 'ftp://me:canary@h/'}]", ["must begin with http"]),
+        ("providers: [{name: p, base_url: 'https://'}]", ["and a host"]),
+        ("providers: [{name: p, base_url: 'http://h:x/'}]", ["and a host"]),
+        ("providers: [{name: p, base_url: 'http://['}]", ["and a host"]),
+        ("providers: [{name: p, base_url: 'https://me:canary@h/'}]", ["more than a host and a path"]),
+        ("providers: [{name: p, base_url: 'https://h/?key=canary'}]", ["more than a host and a path"]),
+        ("providers: [{name: p, base_url: 'https://h', api_key_env: HOME}]", ["HOME", "such as P_API_KEY"]),
+        ("providers: [{name: p, base_url: 'https://h', api_key_env: XPANDER_API_KEY}]", ["such as P_API_KEY"]),
+        ("providers: [{name: p, base_url: 'http://h.example', api_key_env: P_KEY}]", ["h.example for all to read"]),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -120,6 +157,25 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, words: list[str]) 
     assert str(path) in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(path))
+    assert "canary" not in str(caught.value)
+
+
+def test_aliases_are_read(tmp_path: Path) -> None:
+    text = "agents:\n  - &a {name: A, model: s/e, examples: &e [{input: x, output: y}]}\n  - {<<: *a, name: B}\n"
+    first, second = load(write(tmp_path, text.replace("s/e", "scripted/echo"))).agents
+    assert (first.name, second.name) == ("A", "B")
+    assert first.examples == second.examples == (("x", "y"),)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices among the files")
+def test_what_never_ends_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="it is no file"):
+            load(path)
+        with pytest.raises(ConfigError, match="no GGUF file"):
+            load(gguf=[path])
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

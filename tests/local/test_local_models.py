@@ -93,6 +93,16 @@ def test_a_damaged_file_is_fetched_again(tiny: Weights, damage: bytes) -> None:
     assert ensure("tiny", lambda *_: None).read_bytes() == CONTENT
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a time of change that can't be set back")
+def test_a_file_that_was_replaced_after_its_check_is_noticed(tiny: Weights) -> None:
+    path = ensure("tiny", lambda *_: None)
+    assert cached("tiny") == path
+    before = path.stat()
+    path.write_bytes(CONTENT[:-1] + b"!")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cached("tiny") is None
+
+
 def test_other_weights_than_the_pinned_are_refused(tiny: Weights, cache: Path) -> None:
     with known(replace(tiny, id="other", sha256="0" * 64)), pytest.raises(ConfigError, match="isn't the pinned one"):
         ensure("other", lambda *_: None)

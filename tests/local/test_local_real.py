@@ -11,7 +11,7 @@ import pytest
 from api import Api
 
 from xpander_magics.local import LocalServer, ensure
-from xpander_magics.local.gguf import _llama
+from xpander_magics.local.llama import load
 
 pytestmark = [pytest.mark.model, pytest.mark.network]
 
@@ -147,7 +147,7 @@ models:
 def far(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A server of ours whose provider is a real OpenAI-compatible endpoint: llama.cpp's own, with a key."""
     key = secrets.token_hex(8)
-    endpoint = _llama(str(weights), key, None, 2048)
+    endpoint = load(str(weights), key, None, 2048)
     path = tmp_path_factory.mktemp("far") / "agents.yaml"
     path.write_text(AGENTS.replace("BASE", endpoint.listening_address).replace("FILE", weights.as_posix()))
     with pytest.MonkeyPatch.context() as patch:

@@ -18,9 +18,15 @@ def checked_path(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
         suffixes: the endings that are known here, such as ``.html``.
 
     Raises:
-        ConfigError: another ending, no such folder, or a folder of this name.
+        ConfigError: another ending, no such folder, a folder of this name, or a name that no file can have.
     """
-    found = Path(path).expanduser()
+    try:
+        found = Path(path).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found.stat()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of a user that isn't there, with a NUL in it
+        told = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ConfigError(f"{str(path)[:200]!r} can't be written: {told}.") from None
     if found.suffix.lower() not in suffixes:
         known = ", ".join(suffixes[:-1]) + f" or {suffixes[-1]}" if len(suffixes) > 1 else suffixes[0]
         raise ConfigError(f"{found.name or found}: a file's name must end in {known}.")
@@ -46,6 +52,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     beside = Path(name)
     try:
         yield beside
+        with open(beside, "rb+") as written:
+            os.fsync(written.fileno())  # or a power cut may leave an empty file in the old one's place
         os.replace(beside, path)
     except OSError as error:
         raise ConfigError(f"{path} can't be written: {error.strerror or error}.") from error

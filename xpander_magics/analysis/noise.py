@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.display import AS_IT_IS, escape
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.grid import Asking, grid_of
+from xpander_magics.markup import AS_IT_IS, escape
 from xpander_magics.matrix import NO_ANSWER, matrix_of
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run

@@ -17,6 +17,7 @@ imported by the modules that need it, and ``require`` says what to install where
           effort.py      effort and think mode: the passes
           engines.py     what engines are; OpenAI-compatible endpoints
             gguf.py      GGUF files
+              llama.py   the process of one
             scripted.py  the engine for tests
       catalog.py         reads the YAML file; agents.yaml is the one that is shipped
         agents.py        what it holds

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal, NoReturn
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Detail = dict[str, Any]
+_MOST_LEVELS = 100
+"""Of lists and objects within each other: what is read must be written again, and deeper."""
 
 
 class User(BaseModel):
@@ -40,7 +42,8 @@ class Invoke(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     input: Input
-    id: str | None = None
+    # Each event of the stream has it.
+    id: str | None = Field(None, max_length=200)
     llm_model_provider: str | None = None
     llm_model_name: str | None = None
     llm_reasoning_effort: Literal["low", "medium", "high", "xhigh"] | None = None
@@ -73,10 +76,12 @@ def read(raw: bytes) -> Invoke:
         RequestValidationError: it is no JSON, or not what an invoke takes; answered with 422.
     """
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        value = json.loads(raw, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         # Not the error's own words alone: some of them end in the text that was sent.
         raise refused(["body"], f"No JSON: {type(error).__name__}", "json_invalid") from None
+    if _is_deep(value):
+        raise refused(["body"], f"Lists and objects within each other are at most {_MOST_LEVELS} deep", "json_invalid")
     try:
         return Invoke.model_validate(value)
     except ValidationError as error:
@@ -92,3 +97,17 @@ def refused(loc: list[str], message: str, kind: str = "value_error") -> RequestV
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    """A number that can be written again: 1e999 is JSON, and infinite here."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MOST_LEVELS + 1):
+        holders = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list)))
+        level = [inner for holder in holders for inner in holder]
+    return bool(level)

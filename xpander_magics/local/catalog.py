@@ -30,23 +30,33 @@
     models:                              # GGUF files of your own, as local/ID; stop: strings that end an answer
       - {id: mine, path: mine.gguf, context: 4096, chat_template: "...", stop: ["###"]}
 
-Paths are relative to the file.
+Paths are relative to the file. ``api_key_env`` names the variable whose value is sent to ``base_url``, so read the
+file of somebody else before it is used.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from xpander_magics.contract import EFFORTS, FORMATS, THINK_MODES
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.local import require
-from xpander_magics.local.agents import Agent, Catalog, ModelFile, Node, Provider, Workflow
+from xpander_magics.local.agents import LOOPBACK, Agent, Catalog, ModelFile, Node, Provider, Workflow
+from xpander_magics.safety import is_secret_name, without_user
 
 DEFAULTS = Path(__file__).with_name("agents.yaml")
 BUILT_IN = ("local", "scripted")
+
+_MOST_BYTES = 1_000_000
+_MOST_LEVELS = 50
+_MOST_VALUES = 100_000
+"""With each alias counted as what it stands for: a few lines of aliases can stand for billions of values."""
+_MOST_CONTEXT = 1_000_000
 
 _T = TypeVar("_T")
 
@@ -62,17 +72,9 @@ def load(file: str | Path | None = None, gguf: Iterable[str | Path] = ()) -> Cat
         ConfigError: names the file, the entry, and what to do.
     """
     require("yaml")
-    import yaml
-
     path = Path(file) if file is not None else DEFAULTS
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        stamp = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    top = _Entry(str(path), "the file", document)
+    top = _Entry(str(path), "the file", _document(path))
+    stamp = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
     agents = _each(top, "agents", lambda entry: _agent(entry, stamp))
     catalog = Catalog(
         agents=agents,
@@ -83,6 +85,60 @@ def load(file: str | Path | None = None, gguf: Iterable[str | Path] = ()) -> Cat
     top.end()
     _check_models(path, catalog)
     return catalog
+
+
+def _document(path: Path) -> Any:
+    """What the file holds: the values that JSON has, and no more of them than a person writes."""
+    import yaml
+
+    try:
+        if not path.is_file() and path.exists():  # a pipe or a device may never end
+            raise ConfigError(f"{path} can't be read: it is no file.")
+        with path.open("rb") as opened:
+            raw = opened.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise ConfigError(f"{path} is over {_MOST_BYTES / 1e6:.0f} MB, which no file of agents is.")
+        loader = yaml.SafeLoader(raw.decode("utf-8-sig"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(path, node)
+        return loader.construct_document(node)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply.") from None
+
+
+def _check_node(path: Path, root: Any) -> None:
+    """Refuses what only looks like a file of agents, before any value is made of it."""
+    values = 0
+    level = [root]
+    for _ in range(_MOST_LEVELS):
+        inner: list[Any] = []
+        for node in level:
+            where = f"{path}, line {node.start_mark.line + 1}"
+            tag = node.tag.removeprefix("tag:yaml.org,2002:")
+            if tag not in ("str", "int", "float", "bool", "null", "seq", "map", "merge", "value"):
+                raise ConfigError(
+                    f"{where}: a value of the type {tag} isn't read here. If it is text, put quotes around."
+                )
+            if tag == "float" and node.value.lower().endswith(("inf", "nan")):
+                raise ConfigError(f"{where}: {node.value} is no number here.")
+            if not isinstance(node.value, list):
+                continue
+            keys = Counter(key.value for key, _ in node.value if key.tag.endswith(":str")) if tag == "map" else {}
+            if twice := next((key for key, count in keys.items() if count > 1), None):
+                raise ConfigError(f"{where}: {twice!r} stands twice in the same mapping.")
+            inner += [one for pair in node.value for one in pair] if tag == "map" else node.value
+            values += len(node.value)
+            if values > _MOST_VALUES:
+                raise ConfigError(f"{path} holds over {_MOST_VALUES:,} values, its aliases written out.")
+        level = inner
+    if level:
+        raise ConfigError(f"{path} is nested too deeply, or an alias stands within what it is an alias for.")
 
 
 class _Entry:
@@ -107,7 +163,8 @@ class _Entry:
         # YAML's true is an int to isinstance; no key here takes either.
         if not isinstance(value, kind) or isinstance(value, bool):
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            raise self.wrong(f"has {key}: {value!r}, which is no {' or '.join(k.__name__ for k in kinds)}")
+            shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]}…"
+            raise self.wrong(f"has {key}: {shown}, which is no {' or '.join(k.__name__ for k in kinds)}")
         return value
 
     def need(self, key: str) -> str:
@@ -181,6 +238,8 @@ def _agent(entry: _Entry, stamp: datetime) -> Agent:
         raise entry.wrong("has an output_schema: add output_format: json")
     if agent.max_tokens < 1 or (temperature or 0) < 0:
         raise entry.wrong("needs max_tokens of 1 or more and a temperature of 0 or more")
+    if max(agent.max_tokens, abs(agent.seed or 0), temperature or 0) >= 2**31:
+        raise entry.wrong("has a number that is too large for max_tokens, seed or temperature")
     return agent
 
 
@@ -229,9 +288,23 @@ def _provider(entry: _Entry) -> Provider:
     name, base_url = entry.need("name"), entry.need("base_url")
     if name in BUILT_IN or "/" in name:
         raise entry.wrong("can't have that name: it is built in, or has a slash")
-    if not base_url.startswith(("http://", "https://")):
-        raise entry.wrong(f"has base_url: {base_url}; it must begin with http:// or https://")
-    return Provider(name, base_url.rstrip("/"), entry.take("api_key_env", str), entry.strings("models"))
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise entry.wrong(f"has base_url: {without_user(base_url)}; it must begin with http:// or https://, and a host")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise entry.wrong("has a base_url that holds more than a host and a path: name the key by api_key_env")
+    key = entry.take("api_key_env", str)
+    if key is not None and (not is_secret_name(key) or key.upper().startswith("XPANDER")):
+        raise entry.wrong(
+            f"has api_key_env: {key}, which doesn't name a key of its own: such as {name.upper()}_API_KEY"
+        )
+    if key is not None and parts.scheme == "http" and host not in LOOPBACK:
+        raise entry.wrong(f"would send its key to {host} for all to read: write https://, or leave out api_key_env")
+    return Provider(name, base_url.rstrip("/"), key, entry.strings("models"))
 
 
 def _model(entry: _Entry, folder: Path) -> ModelFile:
@@ -242,6 +315,8 @@ def _model(entry: _Entry, folder: Path) -> ModelFile:
         context=entry.take("context", int, 8192) or 8192,
         stop=entry.strings("stop") or (),
     )
+    if not 1 <= model.context <= _MOST_CONTEXT:
+        raise entry.wrong(f"has context: {model.context}; it must be from 1 to {_MOST_CONTEXT:,}")
     if not model.path.is_file():
         raise entry.wrong(f"has path: {model.path}, and there is no such file")
     if not _is_gguf(model.path):

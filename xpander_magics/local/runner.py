@@ -34,8 +34,8 @@ class Runner:
         self.engines.update({provider.name: OpenAIEngine(provider) for provider in catalog.providers})
         self._slots = {name: asyncio.Semaphore(engine.limit) for name, engine in self.engines.items()}
 
-    def start(self, target: Agent | Workflow, body: Invoke) -> Task:
-        """A new task, pending; it begins as soon as the caller awaits something.
+    def start(self, target: Agent | Workflow, body: Invoke, size: int) -> Task:
+        """A new task, pending, of a request of so many bytes; it begins as soon as the caller awaits something.
 
         Raises:
             RequestValidationError: a field names what doesn't exist here.
@@ -46,6 +46,7 @@ class Runner:
             for node in _nodes(target, body):
                 self._choose(node.agent, body)
             task = Task(target, body, None)
+        task.size = size
         if body.id:
             earlier = self.tasks.get(body.id)
             if earlier and not earlier.ended:
@@ -106,6 +107,8 @@ class Runner:
             # A fault of ours must end the task too: someone waits for it.
             _log.exception("task %s", task.id)
             task.finish("failed", f"The local server failed: {type(error).__name__}: {error}")
+        finally:
+            self.tasks.ended(task)
 
     async def _agent(self, task: Task) -> None:
         choice = task.choice
@@ -153,6 +156,7 @@ class Runner:
         agent = replace(node.agent, instructions=instructions)
         child = Task(agent, own, self._choose(agent, own), parent=task, history=task.history if first else [])
         child.speaks_for_parent = last
+        child.size = len(text)
         task.children.append(child)
         self._launch(child)
         child.tell("task_created", child.as_json())

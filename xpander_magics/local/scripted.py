@@ -23,7 +23,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "pause-auth": {"pause": "auth"},
 }
 
+_MOST_CHUNKS = 100_000
+
 
 class _Tokens(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -51,7 +53,7 @@ class Script(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     delay: float = Field(0, ge=0, le=3600)
-    chunks: int | list[str] = 4
+    chunks: Annotated[int, Field(le=_MOST_CHUNKS)] | Annotated[list[str], Field(max_length=_MOST_CHUNKS)] = 4
     rate: float | None = Field(None, gt=0)
     result: str | None = None
     think: list[str] = []

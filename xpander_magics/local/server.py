@@ -21,7 +21,7 @@ from xpander_magics.local.body import Invoke, read, refused
 from xpander_magics.local.engines import EngineError
 from xpander_magics.local.guard import Guard
 from xpander_magics.local.runner import Runner
-from xpander_magics.local.tasks import Task, iso, utc_now
+from xpander_magics.local.tasks import Events, Task, iso, utc_now
 
 Page = Annotated[int, Query(ge=1)]
 PerPage = Annotated[int, Query(ge=1, le=50)]
@@ -77,14 +77,17 @@ def _targets(kind: str, targets: Iterable[Agent | Workflow], runner: Runner, kee
         target = find(target_id)
         if version not in ("latest", "draft", str(target.version)):
             raise HTTPException(404, f"{target.name} has no version {version!r}; it has {target.version}")
-        body: Invoke = read(await request.body())
+        raw = await request.body()
+        body: Invoke = read(raw)
         parts: list[Agent | Workflow] = [target]
         if isinstance(target, Workflow):
             parts += [node.agent for node in target.nodes]
         for part in parts:
             if part.status != "ACTIVE":
                 raise HTTPException(400, f"The {part.kind} {part.name} is {part.status}: it can't be invoked")
-        return runner.start(target, body)
+        if not runner.tasks.has_room(len(raw)):
+            raise HTTPException(429, "Too many tasks are under way on this server", {"retry-after": "1"})
+        return runner.start(target, body, len(raw))
 
     @router.get("")
     async def list_all(page: Page = 1, per_page: PerPage = 20) -> Response:
@@ -210,9 +213,7 @@ def _events(task: Task, keep_alive: float) -> AsyncIterator[str]:
     return _follow(task, queue, first, keep_alive)
 
 
-async def _follow(
-    task: Task, queue: asyncio.Queue[dict[str, Any]], first: str, keep_alive: float
-) -> AsyncIterator[str]:
+async def _follow(task: Task, queue: Events, first: str, keep_alive: float) -> AsyncIterator[str]:
     try:
         yield first
         while True:
@@ -223,8 +224,9 @@ async def _follow(
                 continue
             # What has gathered meanwhile goes out in one piece: a packet an event is slow.
             events = [event, *(queue.get_nowait() for _ in range(queue.qsize()))]
-            yield "".join(map(_sse, events))
-            if events[-1]["type"] == "task_finished":
+            yield "".join(map(_sse, filter(None, events)))
+            # Ended too early, the stream is one that was cut: its reader goes on by Get Task.
+            if events[-1] is None or events[-1]["type"] == "task_finished":
                 return
     finally:
         task.unlisten(queue)

@@ -19,7 +19,15 @@ from xpander_magics.local.body import Invoke
 from xpander_magics.local.effort import Tokens
 
 MOST_TASKS = 20_000
+MOST_UNDER_WAY = 10_000
+MOST_BYTES = 400_000_000
+"""Of what was sent and answered, all tasks together."""
+MOST_UNREAD = 100_000
+"""Events that a stream's reader may leave unread."""
+
 _MOST_TURNS = 1_000
+
+Events = asyncio.Queue[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Task:
         speaks_for_parent: the last node of a workflow: its answer streams as the workflow's.
         settled: set when it ended, or waits for a person: when a synchronous call answers.
         job: what runs it.
+        size: bytes of its request, and, once it ended, of what was read and written for it.
     """
 
     target: Agent | Workflow
@@ -68,7 +77,8 @@ class Task:
     byok: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     job: asyncio.Task[None] | None = None
-    _listeners: list[asyncio.Queue[dict[str, Any]]] = field(default_factory=list)
+    size: int = 0
+    _listeners: list[Events] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
@@ -127,18 +137,23 @@ class Task:
             kind = kind.replace("task_", "sub_task_", 1) if kind.startswith("task_") else kind
         event = {"type": kind, "task_id": self.id, "organization_id": ORGANIZATION, "time": iso(utc_now())}
         event["data"] = data
-        for queue in top._listeners:
-            queue.put_nowait(event)
+        for queue in tuple(top._listeners):
+            if queue.qsize() < MOST_UNREAD:
+                queue.put_nowait(event)
+            else:
+                top.unlisten(queue)
+                queue.put_nowait(None)
 
-    def listen(self) -> asyncio.Queue[dict[str, Any]]:
-        """A queue of its events from now on."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    def listen(self) -> Events:
+        """A queue of its events from now on; None ends it early, where too many were left unread."""
+        queue: Events = asyncio.Queue()
         self._listeners.append(queue)
         return queue
 
-    def unlisten(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+    def unlisten(self, queue: Events) -> None:
         """Sends nothing more to a queue."""
-        self._listeners.remove(queue)
+        if queue in self._listeners:
+            self._listeners.remove(queue)
 
     def as_json(self) -> dict[str, Any]:
         """The service's task object."""
@@ -231,25 +246,55 @@ class Task:
 
 
 class Tasks:
-    """All tasks, newest last, and the turns of their threads."""
+    """All tasks, newest last, and the turns of their threads.
 
-    def __init__(self, most: int = MOST_TASKS) -> None:
+    Args:
+        most: tasks that are kept.
+        most_bytes: of what was sent and answered.
+    """
+
+    def __init__(self, most: int = MOST_TASKS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._under_way = 0
         self._tasks: dict[str, Task] = {}
         self._threads: dict[str, list[Task]] = {}
 
+    def has_room(self, size: int) -> bool:
+        """Whether one more may begin, once the oldest ended ones are forgotten where they take its place."""
+        if self._bytes + size > self._most_bytes:
+            self._forget(self._most, self._most_bytes * 9 // 10 - size)
+        return self._under_way < MOST_UNDER_WAY and self._bytes + size <= self._most_bytes
+
     def add(self, task: Task) -> None:
-        """Keeps a task; forgets the oldest ended ones beyond the bound."""
+        """Keeps a task that is under way; forgets the oldest ended ones beyond the bound."""
         self._tasks.pop(task.id, None)
         self._tasks[task.id] = task
         turns = self._threads.setdefault(task.id, [])
         turns.append(task)
+        self._under_way += 1
+        self._bytes += task.size - sum(turn.size for turn in turns[:-_MOST_TURNS])
         del turns[:-_MOST_TURNS]
         if len(self._tasks) > self._most:
-            # A tenth at once: looking for them each time would make each call slower.
-            old = [key for key, kept in self._tasks.items() if kept.ended][: max(1, self._most // 10)]
-            for key in old:
-                del self._tasks[key], self._threads[key]
+            self._forget(self._most - max(1, self._most // 10), self._most_bytes)
+
+    def ended(self, task: Task) -> None:
+        """Counts what an ended task has come to; to be called once."""
+        self._under_way -= 1
+        if task in self.turns(task.id):
+            came_to = len(task.sent) + len(task.result or "")
+            task.size += came_to
+            self._bytes += came_to
+
+    def _forget(self, most: int, most_bytes: int) -> None:
+        """Forgets the oldest ended tasks until no more are left: many at once, as looking for them takes time."""
+        for key, kept in tuple(self._tasks.items()):
+            if len(self._tasks) <= most and self._bytes <= most_bytes:
+                return
+            if kept.ended:
+                self._bytes -= sum(turn.size for turn in self._threads.pop(key))
+                del self._tasks[key]
 
     def get(self, task_id: str) -> Task | None:
         """The newest turn by that id."""

@@ -260,7 +260,7 @@ class Judge:
             judged: the ids of the runs that it is about, kept with the verdict.
         """
         shown = {name: None if text is None else shortened(text) for name, text in texts.items()}
-        mark = hashlib.sha256(json.dumps([texts, self.rubric], sort_keys=True).encode()).hexdigest()[:12]
+        mark = hashlib.sha256(json.dumps([texts, self.rubric], sort_keys=True).encode()).hexdigest()[:24]
         return {**shown, "mark": mark, "rubric": self.rubric, "judged": judged}, shown != dict(texts)
 
     def ask(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PATTERN_SECONDS = 1.0
 """How long a pattern is looked for in one answer."""
 
+_MOST_COMPARED = 10**11  # characters by characters: some seconds
+
 
 class Answer(NamedTuple):
     """What a scorer looks at.
@@ -293,11 +295,15 @@ def keeps_schema(schema: Mapping[str, Any] | None) -> Measure:
 def similarity(answer: Answer, expected: Any) -> float:
     """How alike the two texts are, by characters: 1 - (Levenshtein distance) / (length of the longer), from 0 to 1.
 
-    White space around them doesn't count. RapidFuzz's ``Levenshtein.normalized_similarity``.
+    White space around them doesn't count. RapidFuzz's ``Levenshtein.normalized_similarity``, whose time grows with the
+    product of the lengths, and which no interrupt ends.
     """
     from rapidfuzz.distance import Levenshtein
 
-    return float(Levenshtein.normalized_similarity(answer.text.strip(), text_of(expected).strip()))
+    given, wanted = answer.text.strip(), text_of(expected).strip()
+    if len(given) * len(wanted) > _MOST_COMPARED:
+        raise Unscored(f"texts of {len(given):,} and {len(wanted):,} characters are too long for it", is_error=True)
+    return float(Levenshtein.normalized_similarity(given, wanted))
 
 
 def _output(answer: Answer) -> tuple[bool, Any]:

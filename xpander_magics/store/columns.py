@@ -50,6 +50,10 @@ class Kind:
         """The store's value as a run has it."""
         return None if stored is None else unescape(stored)
 
+    def fits(self, stored: Any) -> bool:
+        """Whether a value is one that ``pack`` may have made."""
+        return stored is None or isinstance(stored, str)
+
     def gather(self, stored: Sequence[Any], memo: dict[Any, Any]) -> Any:
         """A batch of the store's values as a part for ``join``; ``memo`` lives as long as the frame's making."""
         import pandas as pd
@@ -127,7 +131,12 @@ class Number(Kind):
         return to_integer(value)
 
     def unpack(self, stored: Any) -> Any:
+        if isinstance(stored, (str, bytes)):  # SQLite keeps in any column what it is given
+            raise TypeError("no number")
         return stored
+
+    def fits(self, stored: Any) -> bool:
+        return stored is None or (type(stored) is int and to_integer(stored) is not None)
 
     def gather(self, stored: Sequence[Any], memo: dict[Any, Any]) -> Any:
         import numpy as np
@@ -159,6 +168,9 @@ class Real(Number):
     def pack(self, value: Any) -> Any:
         return to_real(value)
 
+    def fits(self, stored: Any) -> bool:
+        return stored is None or isinstance(stored, float)
+
     def finish(self, values: Any, missing: Any) -> Any:
         import pandas as pd
 
@@ -175,7 +187,13 @@ class Flag(Number):
         return value if isinstance(value, bool) else None
 
     def unpack(self, stored: Any) -> Any:
-        return None if stored is None else bool(stored)
+        return None if stored is None else bool(super().unpack(stored))
+
+    def gather(self, stored: Sequence[Any], memo: dict[Any, Any]) -> Any:
+        return super().gather([self.unpack(value) for value in stored], memo)  # numpy takes any text for True
+
+    def fits(self, stored: Any) -> bool:
+        return stored is None or isinstance(stored, bool)
 
     def finish(self, values: Any, missing: Any) -> Any:
         import pandas as pd
@@ -194,6 +212,12 @@ class Time(Number):
 
     def unpack(self, stored: Any) -> Any:
         return from_microseconds(stored)
+
+    def fits(self, stored: Any) -> bool:
+        try:
+            return super().fits(stored) and (self.unpack(stored), True)[1]
+        except OverflowError:  # beyond the year 9999
+            return False
 
     def finish(self, values: Any, missing: Any) -> Any:
         import pandas as pd

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpander_magics.errors import StoreError
+from xpander_magics.safety import is_secret_name
 from xpander_magics.store.migrations import migrate
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ _ADVICE = (
     ("readonly", "Make the file and its folder writable, or set XPANDER_STORE to another place."),
     ("disk is full", "Free some space on that disk, or set XPANDER_STORE to another place."),
     ("No space left", "Free some space on the server's disk, or set XPANDER_STORE to another place."),
+    (
+        r"^\[Errno",
+        "Look whether its folder can be made and written, or set XPANDER_STORE (sqlite:// forgets with the kernel).",
+    ),
     ("disk I/O", "Look whether the disk is full or failing, or set XPANDER_STORE to another place."),
     ("locked", "Another program has been writing to it for too long: close that one, and try again."),
+    ("Could not decode", "It is damaged. Copy it, and try `sqlite3 FILE .recover`."),
     ("unable to open", "Look whether its folder exists and is yours to write, or set XPANDER_STORE."),
     (
         "No module named",
@@ -107,7 +113,7 @@ def _default_url() -> str:
 
 
 def address(asked: str | None) -> URL:
-    """Where the store is: as asked, else ``XPANDER_STORE``, else the default.
+    """Where the store is: as asked, else ``XPANDER_STORE``, else the default; whatever the working directory becomes.
 
     Raises:
         StoreError: it is no SQLAlchemy URL.
@@ -116,7 +122,9 @@ def address(asked: str | None) -> URL:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(asked or os.environ.get("XPANDER_STORE") or _default_url())
+        url = make_url(asked or os.environ.get("XPANDER_STORE") or _default_url())
+        path = _path_in(url)
+        return url if path is None else url.set(database=os.path.abspath(os.path.expanduser(path)))
     except (ArgumentError, ValueError):  # its message, and the text itself, may hold a password
         raise StoreError(
             "The run store's address is no SQLAlchemy URL. Set XPANDER_STORE to one like"
@@ -128,15 +136,32 @@ def shown(url: URL) -> str:
     """An address as it may be shown: a file's path, or the URL without its password."""
     in_a_file = url.get_backend_name() == "sqlite" and url.database
     # PostgreSQL's drivers take passwords as settings, too.
-    return in_a_file or url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+    secret = [name for name in url.query if is_secret_name(name) or name == "odbc_connect"]
+    return in_a_file or url.difference_update_query(secret).render_as_string(hide_password=True)
+
+
+def file_of(url: URL) -> tuple[int, int] | None:
+    """What tells an SQLite file from another one that takes its place; None where there is no file to look at."""
+    path = _path_in(url)
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def in_full(url: URL) -> str:
-    """An address that holds in another process too, whatever its working directory is."""
-    path = url.database
-    if url.get_backend_name() == "sqlite" and path and path != ":memory:" and not path.startswith("file:"):
-        url = url.set(database=os.path.abspath(path))
+    """An address for another process, password and all."""
     return url.render_as_string(hide_password=False)
+
+
+def _path_in(url: URL) -> str | None:
+    """The path of an SQLite file; None where there is none, or SQLite alone knows it."""
+    path = url.database
+    is_file = url.get_backend_name() == "sqlite" and path and path != ":memory:" and not path.startswith("file:")
+    return path if is_file else None
 
 
 def open_engine(url: URL) -> Engine:
@@ -178,14 +203,19 @@ def _sqlite_engine(url: URL) -> Engine:
     if "timeout" not in url.query:
         arguments["timeout"] = BUSY_SECONDS
     pool: dict[str, Any] = {"poolclass": QueuePool}
-    if url.database in (None, "", ":memory:"):
+    path = _path_in(url)
+    if path is not None:
+        _make_private(path)
+    elif url.database in (None, "", ":memory:"):
         pool |= {"pool_size": 1, "max_overflow": 0}  # each connection would have a database of its own
-    elif not url.database.startswith("file:"):
-        _make_private(url.database)
     engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
 
     @event.listens_for(engine, "connect")
     def connected(dbapi_connection: Any, _: Any) -> None:
+        dbapi_connection.execute("PRAGMA trusted_schema=OFF")  # the file may be somebody else's, triggers and all
+        tables = {name for (name,) in dbapi_connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not tables >= {"runs", "schema_version"}:
+            raise StoreError(f"{shown(url)} is another program's database. Set XPANDER_STORE to a file of its own.")
         dbapi_connection.execute("PRAGMA synchronous=FULL")
         dbapi_connection.execute("PRAGMA journal_mode=WAL")
 
@@ -264,4 +294,5 @@ def _patiently(attempt: Callable[[], _Result], signs: Iterable[str], seconds: fl
 def in_short(error: Exception) -> str:
     """What is wrong, without SQL and parameters (they hold prompts), and what to do next."""
     said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    said = said.partition(" with text ")[0]  # what couldn't be decoded
     return f"{said}. {next((advice for sign, advice in _ADVICE if re.search(sign, said)), _OTHERWISE)}"

@@ -63,9 +63,11 @@ def _score_columns(parts: list[list[Any]]) -> dict[str, Any]:
     names = sorted({name for scores in rows if isinstance(scores, dict) for name in scores})
     columns = {}
     for name in names:
-        values = [to_real(scores.get(name)) if scores else None for scores in rows]
+        values = [to_real(scores.get(name)) if isinstance(scores, dict) else None for scores in rows]
         array = np.array(values, dtype="float64")  # None becomes NaN, which no packed score is
-        columns[f"score_{name}"] = REAL.finish(array, np.isnan(array))
+        # pyarrow's strings, which pandas takes for names where it is installed, hold no half of a surrogate pair.
+        head = f"score_{name}".encode("utf-8", "backslashreplace").decode()
+        columns[head] = REAL.finish(array, np.isnan(array))
     return columns
 
 

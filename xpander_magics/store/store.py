@@ -23,14 +23,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
 from xpander_magics.results import Run
 from xpander_magics.store.columns import FRAME_ROW, KEPT, TAGS, TEXT, pack, unpack
-from xpander_magics.store.database import address, in_full, in_short, open_engine, shown
+from xpander_magics.store.database import address, file_of, in_full, in_short, open_engine, shown
 from xpander_magics.store.filters import Filter, chunks, queries
-from xpander_magics.store.frames import BATCH, build
+from xpander_magics.store.frames import build
+from xpander_magics.store.reading import Batches, read
 from xpander_magics.store.tables import runs_table
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from xpander_magics.store.votes import Votes
 
 PERSONS = frozenset({"run_id", "tags", "note", "scores"})  # what ``update`` leaves alone
+_KEPT = [column.name for column in KEPT]
+_Made = TypeVar("_Made")
 _inherited: list[Engine] = []  # of the process that this one was forked from; never closed here
 
 
@@ -62,6 +65,7 @@ class Store:
         self._pid = os.getpid()
         self._opened: Engine | None = None
         self._writes: Engine
+        self._file: tuple[int, int] | None = None
         self._where = "the run store"
 
     def __repr__(self) -> str:
@@ -116,11 +120,10 @@ class Store:
             begins = select(*shown).order_by(table.c.seq.desc()).limit(6)
             if text and len(text) >= 4:
                 near = connection.execute(begins.where(table.c.run_id.startswith(text, autoescape=True))).all()
-                if len(near) == 1:
-                    found = self._newest(connection, table.c.run_id == near[0][0])
-                    assert found is not None
+                found = self._newest(connection, table.c.run_id == near[0][0]) if len(near) == 1 else None
+                if found:  # a damaged index may know nothing of it
                     return found
-                if near:
+                if len(near) > 1:
                     raise ConfigError(f"Several runs begin with {ref!r}: {_listed(near)}. Write more of the id.")
             count = connection.execute(select(func.count()).select_from(table)).scalar()
             latest = connection.execute(begins).all()
@@ -156,8 +159,7 @@ class Store:
             sent_since: sent, or claimed to be, then or later.
         """
         which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit, sent_since)
-        names = [column.name for column in KEPT]
-        return [unpack(row) for batch in self._batches(names, which) for row in batch]
+        return self._read(_KEPT, which, _unpacked)
 
     def frame(
         self,
@@ -172,7 +174,7 @@ class Store:
     ) -> pd.DataFrame:
         """The same runs as ``select`` finds, as ``frames.frame_of`` frames them, without making each a ``Run``."""
         which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
-        return build(self._batches(FRAME_ROW, which))
+        return self._read(FRAME_ROW, which, build)
 
     def cached(self, cache_key: str) -> Run | None:
         """The newest run of this key that completed without an error, or None."""
@@ -256,18 +258,12 @@ class Store:
         seq = connection.execute(query).scalar()
         if seq is None:
             return None
-        row = connection.execute(select(*(table.c[column.name] for column in KEPT)).where(table.c.seq == seq)).one()
-        return unpack(row)
+        row = select(*(table.c[name] for name in _KEPT)).where(table.c.seq == seq)
+        return read(connection, _KEPT, lambda: [row], _unpacked, self._where)[0]
 
-    def _batches(self, names: Iterable[str], which: Filter) -> Iterator[Sequence[Sequence[Any]]]:
-        """These columns of the runs found, as the driver has them: SQLAlchemy's rows would double the time."""
+    def _read(self, names: Sequence[str], which: Filter, make: Callable[[Batches], _Made]) -> _Made:
         with self.reading() as connection:
-            for query in queries(connection, names, which):
-                result = connection.execute(query)
-                cursor: Any = result.cursor
-                while batch := cursor.fetchmany(BATCH):
-                    yield batch
-                result.close()
+            return read(connection, names, lambda: queries(connection, names, which), make, self._where)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -283,17 +279,29 @@ class Store:
                 yield connection
 
     def _engine(self) -> Engine:
-        """The engine of this process, the store brought up to date."""
+        """The engine of this process, the store brought up to date.
+
+        Raises:
+            StoreError: once, where another file has taken the place of the one that is open: what is written to a
+                deleted one is lost.
+        """
         if self._pid != os.getpid():
             if self._opened is not None:
                 _inherited.append(self._opened)
             self._opened, self._lock, self._pid = None, threading.RLock(), os.getpid()
+        if self._opened is not None and self._file != file_of(self._opened.url):
+            self.close()
+            raise StoreError(
+                f"The run store {self._where} was deleted, moved or replaced while it was open.\n"
+                "Put it back if you can; from now on what is there is used, and where nothing is, it is made anew."
+            )
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
                     opened = self._open()
                     # Its transactions begin as those of writers. To make it takes as long as a statement does.
                     self._writes = opened.execution_options(writes=True)
+                    self._file = file_of(opened.url)
                     self._opened = opened
         return self._opened
 
@@ -325,8 +333,12 @@ class Store:
         return SQLAlchemyError, dbapi.Error, OSError, ImportError
 
 
+def _unpacked(batches: Batches) -> list[Run]:
+    return [unpack(row) for batch in batches for row in batch]
+
+
 def _listed(rows: Iterable[Sequence[Any]]) -> str:
-    return ", ".join(f"{run_id[:12]} ({target or 'no target'}, {status})" for run_id, target, status in rows)
+    return ", ".join(f"{str(run_id)[:12]} ({target or 'no target'}, {status})" for run_id, target, status in rows)
 
 
 # A statement that is made once has its cache key made once, too.

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 VERDICTS = "judge-verdicts"
 """The experiment of the runs that a judge's verdicts are: found by name, but not meant by "the newest sweep"."""
 
-_LONGEST_QUEUE = 86_400.0  # in seconds
+# So many wait for a turn at the most, and so many seconds nobody is sent.
+_LONGEST_QUEUE, _LONGEST_HOLD = 1_000, 60.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class Sweeps:
             raise ConfigError(f"Several sweeps begin with {ref!r}: write more of the id.")
         row = found[0]
         times = (from_microseconds(row["added_at"]), from_microseconds(row["ended_at"]))
-        return Kept(row["sweep_id"], row["base_url"], row["size"], *times, plan=bytes(row["plan"]))
+        plan = row["plan"] if isinstance(row["plan"], (bytes, memoryview)) else b""  # no plan, as its reader says
+        return Kept(row["sweep_id"], row["base_url"], row["size"], *times, plan=bytes(plan))
 
     def end(self, sweep_id: str, ended: bool) -> None:
         """Keeps whether all runs of a sweep have ended."""
@@ -135,10 +137,16 @@ class Sweeps:
         query = select(*asked).where(c.sweep_id == sweep_id, c.number.is_not(None)).order_by(c.seq)
         with self._store.reading() as connection:
             rows = connection.execute(query).all()
-        return [
-            State(number, id_, status, from_microseconds(sent), TEXT.unpack(task), TEXT.unpack(kind))
-            for number, id_, status, sent, task, kind in rows
-        ]
+        try:
+            return [
+                State(number, id_, status, from_microseconds(sent), TEXT.unpack(task), TEXT.unpack(kind))
+                for number, id_, status, sent, task, kind in rows
+            ]
+        except (TypeError, OverflowError) as error:  # never guessed: what was sent must not be sent again
+            raise StoreError(
+                f"The run store is damaged: how the runs of sweep {sweep_id[:8]} stand can't be read, so none is sent."
+                "\nxpander_magics.runs() reads what can be read of them."
+            ) from error
 
     def plan(self, runs: Iterable[Run]) -> None:
         """Keeps planned runs, but for those that are kept already."""
@@ -199,7 +207,7 @@ class Sweeps:
             found = connection.execute(select(table.c.next_at).where(mine).with_for_update()).scalar() or 0.0
             now = _clock(connection)  # not before the row is ours: others' turns may have been waited for
             # A clock that was put back must not hold all of them up.
-            due = max(found, now) if found < now + _LONGEST_QUEUE else now
+            due = max(found, now) if found < now + _LONGEST_HOLD + _LONGEST_QUEUE * gap else now
             connection.execute(update(table).where(mine).values(next_at=due + gap, gap=gap))
             return due - now
 

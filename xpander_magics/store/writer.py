@@ -103,7 +103,7 @@ class Writer:
         with self._wake:
             self._hurried = True
             self._wake.notify_all()
-            self._wake.wait_for(lambda: self.failure or not (self._rows or self._scores or self._busy), longest)
+            self._wake.wait_for(lambda: self.failure or not (self._unwritten or self._busy), longest)
 
     def close(self) -> None:
         """Writes what is left and ends. Raises StoreError where that wasn't possible."""
@@ -117,27 +117,35 @@ class Writer:
         if self.failure is not None:
             raise StoreError(str(self.failure)) from self.failure
 
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._rows or self._scores)
+
     def _work(self) -> None:
         due = 0.0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._asked or self._rows or self._scores or self._over)
+                self._wake.wait_for(lambda: self._asked or self._over or (self._unwritten and not self.failure))
                 self._wake.wait_for(lambda: self._asked or self._over or self._hurried, max(due - time.monotonic(), 0))
                 asked, self._asked = self._asked, []
                 rows: dict[str, dict[str, Any]] = {}
                 scores: list[Score] = []
-                if self._over or self._hurried or time.monotonic() >= due:
+                last = self._over
+                if last or (not self.failure and (self._hurried or time.monotonic() >= due)):
                     rows, self._rows, self._hurried = self._rows, {}, False
                     scores, self._scores = self._scores, []
                     due = time.monotonic() + _SOON
-                if self._over and not (asked or rows or scores):
+                if last and not (asked or rows or scores):
                     return
                 self._busy = True
             try:
-                if self.failure is None:
-                    self._write(asked, list(rows.values()), scores)
+                if self.failure is None or last:  # at the end, once more: what was paid for is worth a try
+                    self._write(asked if self.failure is None else [], list(rows.values()), scores)
             except Exception as error:
                 self._fail(error)
+                if not last:
+                    with self._wake:
+                        self._rows, self._scores = {**rows, **self._rows}, [*scores, *self._scores]
             finally:
                 for one in asked:
                     one.decided.set()

@@ -6,14 +6,17 @@ shown. Nothing of it is in the model's state, which notebooks keep.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from xpander_magics.analysis.diffs.steps import steps
-from xpander_magics.display import facts, safe_html, waiting_for
+from xpander_magics.display import facts, waiting_for
 from xpander_magics.errors import XpanderError
-from xpander_magics.matrix import EQUAL, ERROR, FAILURE, matrix_of
+from xpander_magics.markup import safe_html
+from xpander_magics.matrix import EQUAL, ERROR, FAILURE, Matrix, matrix_of
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import as_shown, plain
@@ -25,6 +28,7 @@ _COMPARED = 4_000
 _SHOWN = 200_000
 _AT_ONCE = 200
 _DEEPEST = 100
+_BOARDS_HELD = 8
 
 
 class Board(FrontEnd):
@@ -37,13 +41,46 @@ class Board(FrontEnd):
     _esm = source("common.js", "words.js", "opened.js", "board.js")
     _css = source("theme.css", "board.css")
 
+    # ipywidgets holds every widget that was ever shown: the newest boards hold their runs, the others read the store.
+    _holding: ClassVar[list[Board]] = []
+
     def __init__(self, runs: Runs) -> None:
-        self._runs = runs
-        self._matrix = matrix_of(runs)
+        self._alive, self._stored = weakref.ref(runs), runs[:]
+        self._in_hand: tuple[Runs, Matrix] | None = None
+        _, matrix = self._hold(runs)
+        if all(outcome.status != "planned" for outcome in matrix.outcomes):  # else some may be in no store yet
+            self._stored.held, self._stored.grid = {}, None
         self._shown = False
         self._lock = threading.Lock()
         super().__init__()
         self.on_msg(self._hear)
+
+    def _hold(self, runs: Runs) -> tuple[Runs, Matrix]:
+        held = self._in_hand = runs, matrix_of(runs)
+        self._let_go()
+        self._holding.append(self)
+        for board in self._holding[:-_BOARDS_HELD]:
+            board._let_go()
+            board._in_hand = None
+        return held
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(ValueError):
+            self._holding.remove(self)
+
+    @property
+    def _runs(self) -> Runs:
+        held = self._in_hand
+        return held[0] if held is not None else self._alive() or self._stored
+
+    @property
+    def _matrix(self) -> Matrix:
+        return (self._in_hand or self._hold(self._runs))[1]
+
+    def close(self) -> None:
+        """Takes it away."""
+        self._let_go()
+        super().close()
 
     def __repr__(self) -> str:
         return f"Board({self._runs!r})"
@@ -76,7 +113,7 @@ class Board(FrontEnd):
         with self._lock:
             known = self._matrix
             if self._shown:  # a page that is loaded again: runs may have been tried again since
-                self._matrix = matrix_of(self._runs)
+                self._hold(self._runs)
             self._shown = True
             # All views ask by the numbers of one matrix.
             to = message.get("to") if self._matrix == known else None

@@ -11,9 +11,9 @@ from typing import Any
 
 from xpander_magics.cell import Options, cell_parser, is_template
 from xpander_magics.contract import Agent, Model
-from xpander_magics.display import escape
 from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
 from xpander_magics.grid import rows_of
+from xpander_magics.markup import escape
 from xpander_magics.results import Run
 from xpander_magics.safety import MASK, as_shown, is_secret_name, plain
 from xpander_magics.targets import why_not, written
@@ -104,12 +104,12 @@ def defaults_from(options: Options, before: Options) -> Options:
 
 
 def cell_line(options: Options) -> str:
-    """The options as they stand behind ``%%xpander``; ``cell.parse_cell`` reads the same from it.
+    """The options as they stand behind ``%%xpander``; ``cell.parse_cell`` reads the same from it, but for secrets.
 
     Raises:
         ConfigError: one of them can't be written in one line.
     """
-    said = options.said()
+    said = options.without_secrets().said()
     words = [said["target"]] if "target" in said else []
     if words and words[0].startswith("-"):
         raise ConfigError(f"A target that begins with a hyphen is named with its kind: agent:{words[0]}.")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import ipywidgets as w
 
-from xpander_magics.display import escape
 from xpander_magics.errors import XpanderError
+from xpander_magics.markup import escape
 from xpander_magics.session import Session
 from xpander_magics.targets import KINDS
 from xpander_magics.widgets.background import in_background

@@ -18,9 +18,10 @@ import ipywidgets as w
 
 from xpander_magics import carried, cell
 from xpander_magics.cell import Options
-from xpander_magics.display import as_html, escape
+from xpander_magics.display import as_html
 from xpander_magics.errors import StoreError, XpanderError
 from xpander_magics.kept import own_variables
+from xpander_magics.markup import escape
 from xpander_magics.outcomes import Runs
 from xpander_magics.progress import line, summary
 from xpander_magics.quote import quoted
@@ -269,7 +270,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         """Binds what was done; returns it as safe HTML."""
         found = runs if several else runs[0]
         if options.out is not None and self._shell is not None:
-            self._shell.user_ns[options.out] = found
+            self._shell.user_ns[cell.checked_name(options.out)] = found
         if not several:
             view = options.view if options.view not in (None, "none") else "auto"
             return as_html(runs[0], str(view))

@@ -2,7 +2,8 @@
 
 - ``.csv``: a row a run; lists and dicts as JSON. Text that a spreadsheet would take for a formula, because it begins
   with ``=``, ``+``, ``-`` or ``@``, white space before it or not, or with a tab or a line's end, has an apostrophe
-  before it.
+  before it. So what goes back into a program had better be another of these. Where the list separator is a semicolon,
+  a spreadsheet that opens the file by a double click splits texts at theirs: import it as separated by commas.
 - ``.jsonl``, ``.ndjson``: an object a run, with nothing lost: all columns, lists and dicts as they are.
 - ``.parquet``: typed columns; lists and dicts as JSON.
 - ``.sqlite``, ``.db``: a new SQLite database: the table ``runs``, and ``votes`` and ``scores`` as the store has them.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis.comparison import Comparison, compare
-from xpander_magics.analysis.exports.formats import FORMATS, is_foreign_database
+from xpander_magics.analysis.exports.formats import FORMATS, encodable, is_foreign_database
 from xpander_magics.analysis.files import checked_path, whole_file
 from xpander_magics.analysis.subjects import subject_of
 from xpander_magics.cell import one_of
@@ -89,7 +90,8 @@ def exported(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", jud
     _check_replaceable(file)
     tables, words = _TABLES[what](runs, file, judges)
     for frame in tables.values():
-        if len(twice := frame.columns[frame.columns.duplicated()]):
+        twice = [name for name, count in Counter(map(str, frame.columns)).items() if count > 1]
+        if twice:
             raise ConfigError(f"Two columns are named {twice[0]!r}: give one another name, then export.")
     with whole_file(file) as beside:
         FORMATS[file.suffix.lower()](tables, beside)
@@ -100,7 +102,13 @@ def _check_replaceable(file: Path) -> None:
     """Says no to what isn't a file, and to a database that is somebody's: the run store itself, perhaps."""
     if file.exists() and not file.is_file():
         raise ConfigError(f"{file} is no file. Choose another name.")
-    if is_foreign_database(file):
+    try:
+        foreign = is_foreign_database(file)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{file} is there and can't be read ({error.strerror}): it isn't replaced.") from error
+    if foreign:
         raise ConfigError(f"{file} is a database, and no export of runs: it isn't replaced. Choose another name.")
 
 
@@ -118,7 +126,7 @@ def _runs(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
             "votes": store.votes.select(ids, undone=True),
             "scores": store.scores.select(ids),
         }
-        tables |= {name: _frame_of(rows) for name, rows in found.items() if rows}
+        tables |= {name: _frame_of(map(dataclasses.asdict, rows)) for name, rows in found.items() if rows}
         words += "".join(f", {counted(len(rows), name[:-1])}" for name, rows in found.items() if rows)
     return tables, words
 
@@ -128,11 +136,11 @@ def _frame_in(runs: Any) -> pd.DataFrame:
     return found
 
 
-def _frame_of(rows: Iterable[Any]) -> pd.DataFrame:
-    """Votes or scores, one a row."""
+def _frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Votes, scores or pairs, one a row."""
     import pandas as pd
 
-    frame: pd.DataFrame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    frame: pd.DataFrame = pd.DataFrame([{name: encodable(value) for name, value in row.items()} for row in rows])
     return frame
 
 
@@ -149,8 +157,6 @@ def _comparison(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
 
 
 def _preferences(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
-    import pandas as pd
-
     frame = _frame_in(runs)
     known = {str(row["run_id"]): row for row in frame[list(_WANTED)].to_dict("records")}
     left_out: Counter[str] = Counter()
@@ -166,7 +172,7 @@ def _preferences(runs: Any, file: Path, judges: bool) -> tuple[Tables, str]:
         told = f" Left out: {without}." if without else " runs.vote() and %xpander vote ask for them."
         raise ConfigError(f"There are no votes for one answer over another on these runs.{told}")
     words = counted(len(pairs), "preference")
-    return {"preferences": pd.DataFrame(pairs)}, words + (f" (left out: {without})" if without else "")
+    return {"preferences": _frame_of(pairs)}, words + (f" (left out: {without})" if without else "")
 
 
 _WANTED = (

@@ -71,19 +71,19 @@ def to_parquet(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
         import pyarrow.parquet as pq
     except ImportError:
         raise ConfigError("Parquet needs pyarrow: pip install 'xpander-magics[parquet]'") from None
-    (frame,) = tables.values()
-    kinds = {str(name): _kind(frame[name]) for name in frame.columns}
+    (frame,) = map(_with_encodable_names, tables.values())
+    kinds = {name: _kind(frame[name]) for name in frame.columns}
     schema, writer = None, None
     try:
         # Without a row, too, there is a table: its columns.
         for start in range(0, max(len(frame), 1), _BATCH):
-            batch = frame.iloc[start : start + _BATCH].rename(columns=str)
+            batch = frame.iloc[start : start + _BATCH].copy(deep=False)
             for name, kind in kinds.items():
                 if batch[name].dtype == "category":
-                    batch[name] = batch[name].cat.rename_categories(lambda value: _encodable(str(value)))
+                    batch[name] = batch[name].cat.rename_categories(lambda value: encodable(str(value)))
                 elif kind in ("json", "text"):
                     values = _values(batch[name], kind, as_json=True)
-                    batch[name] = pd.array([None if v is None else _encodable(v) for v in values], dtype="string")
+                    batch[name] = pd.array([encodable(value) for value in values], dtype="string")
             table = pa.Table.from_pandas(batch, schema=schema, preserve_index=False)
             if writer is None:
                 schema = table.schema
@@ -105,8 +105,9 @@ def to_sqlite(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(f"PRAGMA application_id = {_MARK}")
             connection.execute("PRAGMA journal_mode = MEMORY")
-            for title, frame in tables.items():
-                dtypes = {str(name): types.get(_kind(frame[name]), "TEXT") for name in frame.columns}
+            for title, named in tables.items():
+                frame = _with_encodable_names(named)
+                dtypes = {name: types.get(_kind(frame[name]), "TEXT") for name in frame.columns}
                 for start, batch in enumerate(_batches(frame, as_json=True)):
                     columns = {name: [_stored(value) for value in values] for name, (_, values) in batch.items()}
                     rows = pd.DataFrame(columns, dtype="object", columns=list(dtypes))
@@ -117,16 +118,17 @@ def to_sqlite(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
 
 
 def _stored(value: Any) -> Any:
-    return int(value) if isinstance(value, bool) else _encodable(value) if isinstance(value, str) else value
+    return int(value) if isinstance(value, bool) else encodable(value)
 
 
 def is_foreign_database(path: Path) -> bool:
-    """Whether this is an SQLite database that ``to_sqlite`` hasn't written."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(100)
-    except OSError:
-        return False
+    """Whether this is an SQLite database that ``to_sqlite`` hasn't written.
+
+    Raises:
+        OSError: that can't be read; FileNotFoundError where nothing is there.
+    """
+    with open(path, "rb") as file:
+        head = file.read(100)
     mark = int.from_bytes(head[_MARK_AT : _MARK_AT + 4], "big")
     return head.startswith(b"SQLite format 3\0") and mark != _MARK
 
@@ -156,11 +158,11 @@ def _batches(frame: pd.DataFrame, *, as_json: bool) -> Iterator[dict[str, tuple[
 
 
 def plain_columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """The columns as lists of what JSON holds, None where missing; lists and dicts as JSON."""
+    """The columns as lists of what JSON in UTF-8 holds, None where missing; lists and dicts as JSON."""
     found: dict[str, list[Any]] = {str(name): [] for name in frame.columns}
     for batch in _batches(frame, as_json=True):
         for name, (_, values) in batch.items():
-            found[name] += values
+            found[name] += map(encodable, values)
     return found
 
 
@@ -221,10 +223,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _encodable(text: str) -> str:
-    """The text with halves of surrogate pairs, which UTF-8 lacks, spelled out."""
+def _with_encodable_names(frame: pd.DataFrame) -> pd.DataFrame:
+    named: pd.DataFrame = frame.rename(columns=lambda name: encodable(str(name)))
+    return named
+
+
+def encodable(value: Any) -> Any:
+    """A text with halves of surrogate pairs, which UTF-8 lacks, spelled out; any other value as it is."""
+    if not isinstance(value, str):
+        return value
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-    return text
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.exports.formats import plain_columns
 from xpander_magics.errors import ConfigError
-from xpander_magics.safety import Redactor, secret_variables
+from xpander_magics.safety import Redactor, plain, secret_variables
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
@@ -37,7 +37,8 @@ def to_mlflow(comparison: Comparison, experiment: str) -> int:
     Raises:
         ConfigError: mlflow is missing, the experiment has no name, or the tracking server can't be used.
     """
-    if not experiment.strip():
+    experiment = " ".join(plain(experiment).split())
+    if not experiment:
         raise ConfigError("Name the MLflow experiment: mlflow:EXPERIMENT.")
     try:
         from mlflow.exceptions import MlflowException
@@ -45,14 +46,14 @@ def to_mlflow(comparison: Comparison, experiment: str) -> int:
     except ImportError:
         raise ConfigError("MLflow is missing: pip install 'xpander-magics[mlflow]'") from None
     try:
-        return _add(MlflowClient(), comparison, experiment.strip())
+        return _add(MlflowClient(), comparison, experiment)
     except ImportError as error:  # what mlflow-skinny leaves out
         raise ConfigError(f"This tracking store needs all of MLflow ({error}): pip install mlflow") from error
     except (MlflowException, OSError) as error:
         told = str(error).strip().partition("\n")[0]
         # The server's address, with whatever password it has, is a part of most of these.
         first = Redactor(secret_variables().values())(_USER.sub("://", told))[:300]
-        raise ConfigError(f"MLflow can't be written to: {first}\nIs MLFLOW_TRACKING_URI what it should be?") from error
+        raise ConfigError(f"MLflow can't be written to: {first}\nIs MLFLOW_TRACKING_URI what it should be?") from None
 
 
 def _add(client: Any, comparison: Comparison, experiment: str) -> int:
@@ -65,17 +66,17 @@ def _add(client: Any, comparison: Comparison, experiment: str) -> int:
     rows = comparison.table.to_dict("records")
     for row in rows:
         frame = comparison.frame[configurations == comparison.names.index(row["configuration"])]
-        run = client.create_run(experiment_id, run_name=row["configuration"])
+        run = client.create_run(experiment_id, run_name=plain(row["configuration"]))
         run_id, now = run.info.run_id, time.time_ns() // 1_000_000
         status = "FAILED"  # unless all of it is there
         try:
             settings = {name: row[name] for name in comparison.by if not pd.isna(row[name])}
-            params = [Param(_named(name), str(value)[:_LONGEST_PARAMETER]) for name, value in settings.items()]
+            params = [Param(_named(name), plain(str(value))[:_LONGEST_PARAMETER]) for name, value in settings.items()]
             figures = {name: value for name, value in row.items() if name not in settings and _is_figure(value)}
             metrics = [Metric(_named(str(name)), float(value), now, 0) for name, value in figures.items()]
             client.log_batch(run_id, metrics=metrics, params=params)
             for name in ("experiment", "target"):
-                told = [str(value) for value in frame[name].dropna().unique()]
+                told = [plain(str(value)) for value in frame[name].dropna().unique()]
                 if told:
                     client.set_tag(run_id, f"xpander.{name}", ", ".join(told)[:_LONGEST_PARAMETER])
             client.set_tag(run_id, "xpander.failures", comparison.failures)

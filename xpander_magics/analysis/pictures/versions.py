@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpander_magics.analysis.diffs.alignment import aligned
 from xpander_magics.analysis.estimates import Estimate, PairedDifference, mean_interval, paired_difference
 from xpander_magics.standing import has_statistics
 
@@ -64,5 +64,10 @@ def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
 
 def changed_lines(old: str, new: str) -> list[str]:
     """The lines that differ, each after ``-`` or ``+``, in their order."""
-    lines = difflib.ndiff(old.splitlines(), new.splitlines(), charjunk=None)
-    return [line for line in lines if line[:2] in ("- ", "+ ")]
+    before, after = old.splitlines(), new.splitlines()
+    pairs = aligned(before, after).pairs
+    return [
+        f"- {before[was or 0]}" if now is None else f"+ {after[now]}"
+        for was, now in pairs
+        if was is None or now is None
+    ]
