@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "xpander_magics"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "xpander_magics"
 
 # From the modules that know nothing of the others down to those that wire all of it.
 LAYERS = (
@@ -122,3 +124,25 @@ def test_every_exception_is_needed() -> None:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
 def test_no_module_is_too_long(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_table_names_every_dependency_with_its_bounds() -> None:
+    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("\ndependencies = ")[2]
+    needed = re.findall(r'"([\w-]+)(?:\[\w+\])?([<>=][^"]*)"', described.partition("\ntest = [")[0])
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert sorted(needed) == sorted(re.findall(r"^\| (?:`\[\w+\]` )?([\w-]+) \| ([<>=]\S+) \|", text, re.M))
+    assert all(re.fullmatch(r">=[\w.]+,<[\w.]+", bounds) for _, bounds in needed)
+
+
+def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
+    section = file = ""
+    for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines():
+        if told := re.search(r"[Ii]n `(tests/[\w/]+\.py)`, unless", line):
+            section = told[1]
+        if not line.startswith("| ") or line.startswith(("| ---", "| threat")) or line.count("|") != 4:
+            continue
+        file, named = "", re.findall(r"`(tests/[\w/]+\.py)?(::)?(test_\w+)`", line)
+        assert named, line
+        for path, same, name in named:
+            file = path or (file if same else section)
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"

@@ -339,7 +339,7 @@ def test_no_formula_reaches_beyond_itself(command: str) -> None:
     broken = f'<span class="tex2jax_ignore mathjax_ignore">\\</span>{command}'
     for formula in (f"$\\{command}{{x}}$", f"$$\n\\{command} x\n$$", f"$x &#92;&#{ord(command[0])};{command[1:]}$"):
         assert broken in safe_html(formula), formula
-    assert "span" not in safe_html(r"$\delta \leq \stylus \definite \frac{a}{b} \text{x}$")
+    assert "span" not in safe_html(r"$\delta \leq \stylus \definite \frac{a}{b} \text{x} \newline y$")
 
 
 def test_entities_bring_nothing_back() -> None:

@@ -155,9 +155,12 @@ def test_frames_are_shown_as_before_once_it_is_unloaded(typed: Any) -> None:
 
     formatter = typed.shell.display_formatter.formatters["text/plain"]
     own = pd.Series(["\x1b[1m"])
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    shown = [formatter(value) for value in (frame, frame["a"], [frame, {"key": frame}], frame.iloc[:0])]
     assert "\x1b" not in formatter(own)
     unload(typed.shell)
     assert "\x1b" in formatter(own)
+    assert shown == [formatter(value) for value in (frame, frame["a"], [frame, {"key": frame}], frame.iloc[:0])]
     formatter.for_type(pd.Series, lambda frame, printer, cycle: printer.text("mine"))
     load(typed.shell)
     assert formatter(own) == "mine"

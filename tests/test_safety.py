@@ -139,6 +139,8 @@ def test_strings_in() -> None:
         ("half \ud83d of it", "half \ufffd of it"),
         ("hi\U000e0068\U000e0069\U000e007f", "hi\ufffd\ufffd\ufffd"),  # tags: text that nobody sees
         ("a\U000e0100\U000e01ef", "a\ufffd\ufffd"),
+        ("\u845b\U000e0100\U000e0101", "\u845b\ufffd\ufffd"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e0068\U000e007f", "\U0001f3f4\ufffd\ufffd\ufffd\ufffd"),
         ("soft\xadhyphen", "soft\ufffdhyphen"),
         ("\u115f\u1160\u3164\uffa0 \u034f\u206a\ufff9", "\ufffd\ufffd\ufffd\ufffd \ufffd\ufffd\ufffd"),
     ],
@@ -156,6 +158,8 @@ def test_plain(text: str, shown: str) -> None:
         "\u0627\u0644\u0633\u0644\u0627\u0645 \u0639\u0644\u064a\u0643\u0645, \u05e9\u05dc\u05d5\u05dd",
         "\u0915\u094d\u200d\u0937, \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35, \ud55c\uad6d\uc5b4, \u1820\u180b",
         "e\u0301, a\xa0b, 100\u202f%, a\u2011b, \u2713",
+        *("\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in f"gb{flag}\x7f") for flag in ("eng", "sct", "wls")),
+        "\u845b\U000e0100\u98fe\u5340, \u9089\U000e010f",  # one shape of several, as names have it
     ],
 )
 def test_plain_leaves_what_people_write(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ import pytest
 from fault_server import Action, FaultServer, Request, created, drop, hang, reply, stream
 
 from xpander_magics import scheduler
+from xpander_magics.analysis.noise import noise
 from xpander_magics.calls import MARK
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
@@ -112,6 +114,27 @@ def test_what_can_be_read_but_once_is_refused_for_several_rows(service: FaultSer
 def test_a_variable_called_self(make: Make) -> None:
     with pytest.raises(TemplateError, match=r"names \{\{ self \}\}, which is Jinja's own"):
         grid(make(), "--over rows", "{{ self }}", rows=[{"self": 1}, {"self": 2}])
+
+
+def test_what_came_of_a_template_is_never_rendered_again(service: FaultServer, make: Make) -> None:
+    """By resume and retry in other kernels, by replies, and by what measures the noise."""
+    odd = "{{ 7 * 7 }} {{ key }} {% if %} {# no #}"
+    line = "-n 2 -j 1 --over rows --context '{{ said }}' --title '{{ said }}' --tag '{{ said }}'"
+    service.on("POST */invoke", reply(422, {"detail": "no"}))
+    first = make()
+    asked = grid(first, line, "{{ a }}", rows=[{"a": odd}, {"a": odd}], said=odd, key="k")
+    runs = first.sweep(asked, interrupt_when(lambda tally: tally.done > 0))
+    runs = make().resume(runs.sweep_id, unwatched).retry()
+    assert runs.statuses() == {"completed": 4}
+    runs[:2].reply(odd)
+    runs[0].reply(odd)
+    noise(runs[:1], watch=unwatched, tell=str)
+    bodies = [json.loads(request.body) for request in service.requests("POST */invoke")]
+    assert len(bodies) >= 8
+    assert {body["input"]["text"] for body in bodies} == {odd}
+    assert {body["additional_context"] for body in bodies} == {odd}
+    assert {body.get("title", odd) for body in bodies} == {odd}
+    assert {tag for run in runs for tag in run.tags} == {odd}
 
 
 def test_a_retry_goes_to_no_other_service(service: FaultServer, make: Make) -> None:

@@ -348,6 +348,8 @@ def table(records: Sequence[Record], what: str) -> Any:
     frame = pd.DataFrame(rows, columns=columns).convert_dtypes()
     if what == "thread":
         seconds = pd.to_numeric(frame["created_at"], errors="coerce")
+        # Of what no calendar has, pandas 2 makes an error in spite of "coerce".
+        seconds = seconds.where(seconds.abs() < 9e9)
         frame["created_at"] = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
     return frame
 

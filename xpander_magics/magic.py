@@ -184,7 +184,11 @@ def _text_formatter(ipython: InteractiveShell) -> Any:
 
 def _shown_plainly(frame: Any, printer: Any, cycle: bool) -> None:
     """A DataFrame as pandas shows it: it would write a terminal's control characters as they are."""
-    printer.text(plain(repr(frame)))
+    with printer.group():
+        for number, line in enumerate(plain(repr(frame)).split("\n")):
+            if number:
+                printer.break_()  # which indents it within a list
+            printer.text(line)
 
 
 def _forget(ipython: InteractiveShell) -> None:

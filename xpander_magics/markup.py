@@ -29,8 +29,8 @@ _MOST_ADDRESSES = 1_000_000
 # A price's dollar, or two prices would be typeset as a formula; and what a formula has beyond itself: front ends keep
 # definitions for all formulas of the page, and a link in one isn't ours to check.
 _NO_FORMULA = re.compile(
-    r"\$(?=\d)|\\(?=(?:[gex]?def|let|(?:re)?new\w+|provide\w+|Declare\w+|define\w+|require|label|(?:eq)?ref|[hH]ref|url"
-    r"|class|cssId|style|data|unicode|mmlToken)(?![A-Za-z]))"
+    r"\$(?=\d)|\\(?=(?:[gex]?def|let|(?:re)?new(?!line(?![A-Za-z]))\w+|provide\w+|Declare\w+|define\w+|require|label"
+    r"|(?:eq)?ref|[hH]ref|url|class|cssId|style|data|unicode|mmlToken)(?![A-Za-z]))"
 )
 
 

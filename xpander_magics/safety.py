@@ -37,7 +37,12 @@ _SHORTEST_SECRET = 8
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029"
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]+"
+)
+# The flags of England, Scotland and Wales; and an ideograph in one of its shapes, as names have it.
+_WRITTEN_WITH = re.compile(
+    "\U0001f3f4\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074"
+    "|\U000e0077\U000e006c\U000e0073)\U000e007f|[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff][\U000e0100-\U000e01ef]"
 )
 
 
@@ -65,7 +70,13 @@ def plain(text: str) -> str:
     Each control, bidirectional or invisible character becomes U+FFFD, so that it is seen to have
     been there; a carriage return before a newline goes. Works on any piece of a longer text alike.
     """
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROL.sub(_seen, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _seen(found: re.Match[str]) -> str:
+    """U+FFFD for each, unless what stands before them is written with them."""
+    before = found.string[max(found.start() - 1, 0) : found.end()]
+    return found[0] if _WRITTEN_WITH.fullmatch(before) else "\ufffd" * len(found[0])
 
 
 def unpacked(data: bytes, most: int) -> bytes:

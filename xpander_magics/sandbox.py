@@ -30,7 +30,7 @@ from jinja2.exceptions import SecurityError
 
 SECONDS = 30.0
 """How long a template may be compiled, or rendered once."""
-MOST = 10_000_000
+MOST = 25_000_000
 """So many characters and items may be made by that, in all."""
 
 _MOST_BITS = 100_000  # of a whole number: what is larger, no prompt needs, and C computes without a pause

@@ -108,7 +108,7 @@ class Scheduler:
         self._freed: deque[int] = deque()
         self._waiting: dict[str, deque[int]] = {}  # by the conversations that are busy
         self._halted = self._left = False
-        self._threads = 0
+        self._at_work: set[int] = set()  # the numbers of threads
         self._ended = threading.Event()
         self._ended_at = -math.inf  # when the last run ended
         self._when_ended: Callable[[], None] = lambda: None
@@ -127,11 +127,10 @@ class Scheduler:
             self._kept.begin()
             wanted = min(self._grid.jobs, tally.not_sent)
             self._client.reserve(wanted + 4)
-            self._threads = wanted
+            self._at_work.update(range(wanted))
             if not wanted:
                 self._last_one_out()
-            for number in range(wanted):
-                threading.Thread(target=self._work, name=f"xpander-{number}", daemon=True).start()
+            self._start_threads()
             watch(tally)
             while not self._ended.wait(_TICK):
                 tally.seconds = time.monotonic() - began
@@ -147,7 +146,7 @@ class Scheduler:
             self._cancel_all()
             raise
         finally:
-            if not self._threads and not self._ended.is_set():
+            if not self._at_work and not self._ended.is_set():
                 self._last_one_out()
             with self._lock:
                 for lost in self._lost.values():
@@ -168,7 +167,22 @@ class Scheduler:
             return f"slowed by the service (429): {self._throttle.limit} at once"
         return ""
 
-    def _work(self) -> None:
+    def _start_threads(self) -> None:
+        threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"xpander-{number}", daemon=True)
+            for number in sorted(self._at_work)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+        except BaseException:  # an interrupt, perhaps: nobody must wait for those that will never begin
+            with self._lock:
+                self._halted = True
+                self._at_work.difference_update(n for n, thread in enumerate(threads) if thread.ident is None)
+                self._lock.notify_all()
+            raise
+
+    def _work(self, mine: int) -> None:
         try:
             while (number := self._next()) is not None:
                 self._attend(number)
@@ -176,8 +190,8 @@ class Scheduler:
             self.fail(error)
         finally:
             with self._lock:
-                self._threads -= 1
-                last = not self._threads
+                self._at_work.discard(mine)
+                last = not self._at_work
             if last:
                 self._last_one_out()
 

@@ -18,6 +18,7 @@ SECONDS = 5.0
 """How long an answer is held to a schema: a pattern that backtracks would take for ever."""
 
 _MOST_ERRORS = 10_000  # are looked at for the one that tells most
+_DEEPEST = 200  # keywords in one another
 _DATA = ("const", "default", "enum", "examples")  # these hold no schemas
 
 
@@ -83,9 +84,10 @@ def parse_json(text: str | None) -> Any:
 
 
 class _Clock(threading.local):
-    """When this thread's check must be over."""
+    """When this thread's check must be over, and how many keywords are in one another now."""
 
     end = math.inf
+    depth = 0
 
     def left(self) -> float:
         """Seconds until then; raises TimeoutError where it is over."""
@@ -108,10 +110,10 @@ def check(value: Any, schema: Mapping[str, Any]) -> None:
     import referencing
     import regex
 
-    _refuse_mixture(schema)
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    _clock.end = time.monotonic() + SECONDS
+    _clock.end, _clock.depth = time.monotonic() + SECONDS, 0
     try:
+        _refuse_mixture(schema)
         # The registry is empty, so that a remote reference fails in place of being fetched.
         validator = _bounded(kind)(_of_one_dialect(schema), registry=referencing.Registry())
         error = jsonschema.exceptions.best_match(itertools.islice(validator.iter_errors(value), _MOST_ERRORS))
@@ -162,7 +164,14 @@ def _bounded(kind: Any) -> Any:
     def watched(keyword: Any) -> Any:
         def watching(validator: Any, *given: Any) -> Iterator[Any]:
             _clock.left()
-            yield from keyword(validator, *given) or ()
+            # Where Python's own limit is met inside a library in Rust, that panics.
+            if _clock.depth == _DEEPEST:
+                raise RecursionError
+            _clock.depth += 1
+            try:
+                yield from keyword(validator, *given) or ()
+            finally:
+                _clock.depth -= 1
 
         return watching
 

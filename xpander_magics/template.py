@@ -101,7 +101,9 @@ class Template:
                 "Do it in a cell above, and name what comes of it."
             ) from None
         except TooMuch as much:
-            raise TemplateError(f"{self._what}{where} can't be rendered: {much}.") from None
+            raise TemplateError(
+                f"{self._what}{where} can't be rendered: {much}.\nMake it in a cell above, and name what comes of it."
+            ) from None
         except Exception as error:  # the values are the user's own, and so are their errors
             raise TemplateError(_broken(f"{self._what}{where}", error)) from None
 

@@ -191,7 +191,7 @@ class Soak:
         """A sweep, brought to its end whatever happens; what then doesn't hold of its rows."""
         service, chance = self._service, self._chance
         service.service.ends = ("completed",) * 7 + ("failed", "error", "stopped")
-        service.break_again(dict.fromkeys(_WHAT, chance.choice((0.1, 0.3, 0.5))))
+        service.break_again(dict.fromkeys(_WHAT, chance.choice((0.05, 0.1, 0.2))))
         more = chance.choice(("", "--on-interrupt detach ")) + "--score exact --expected label"
         cell = _SWEEP.format(jobs=chance.choice((3, 8, 20)), mode=MODES[number % 3], more=more)
         interrupts = [chance.randint(1, self._rows) if chance.random() < 0.5 else None for _ in range(2)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis import estimates
 from xpander_magics.analysis.differences import samples
-from xpander_magics.analysis.layout import Laid
+from xpander_magics.analysis.layout import Laid, numbered
 from xpander_magics.analysis.subjects import Subject, objects
 from xpander_magics.contract import EFFORTS
 from xpander_magics.matrix import compared
@@ -150,13 +150,12 @@ class _Shares:
     """How often two answers to one input are equal, over all that did not fail."""
 
     def __init__(self, subject: Subject, laid: Laid, failed: NDArray[np.bool_]) -> None:
-        import numpy as np
         import pandas as pd
 
         part = subject.frame.loc[~failed, ["result", "output"]]
         texts = [compared(*row) for row in zip(objects(part["result"]), objects(part["output"]), strict=True)]
-        answers = pd.factorize(np.array(texts, dtype="object"))[0]
-        found = pd.DataFrame({"at": laid.configuration[~failed], "input": laid.input[~failed], "answer": answers})
+        place = {"at": laid.configuration[~failed], "input": laid.input[~failed]}
+        found = pd.DataFrame({**place, "answer": numbered(texts)})
         counts = found.groupby(["at", "input", "answer"], sort=False).size().rename("count").reset_index()
         counts["runs"] = counts.groupby(["at", "input"])["count"].transform("sum")
         self._counts = dict(list(counts.groupby("at")))

@@ -77,8 +77,9 @@ def lay_out(subject: Subject, by: Any = None) -> Laid:
         short = {text: f"prompt {number}" for number, text in enumerate(texts, 1)}
         prompts = {name: text or "" for text, name in short.items()}
         columns["prompt"] = [short[text] for text in columns["prompt"]]
-    configuration = _combined([_codes(values) for values in columns.values()], len(frame))
-    setup = _combined([configuration, *(_codes(varying[name]) for name in varying if name not in columns)], len(frame))
+    configuration = combined([numbered(values) for values in columns.values()], len(frame))
+    others = [numbered(values) for name, values in varying.items() if name not in columns]
+    setup = combined([configuration, *others], len(frame))
     first = pd.Series(configuration).drop_duplicates().index  # in the order of their numbers
     rows = [tuple(values[row] for values in columns.values()) for row in first]
     told = [name.replace("_", " ").replace("agent ", "") for name in columns]
@@ -157,10 +158,10 @@ def _varying(settings: Mapping[str, list[Any]], subject: Subject, compete: bool)
     if not compete:
         vary.pop("prompt", None)
     for name, wanted in zip(_COMPARED, SETTINGS, strict=True):
-        others = [_codes(values) for other, values in vary.items() if other != name]
+        others = [numbered(values) for other, values in vary.items() if other != name]
         if name in vary and others and name != "prompt" and subject.asked[wanted].isna().all():
-            without = _combined(others, len(subject.frame))
-            if _combined([without, _codes(vary[name])], len(subject.frame)).max() == without.max():
+            without = combined(others, len(subject.frame))
+            if combined([without, numbered(vary[name])], len(subject.frame)).max() == without.max():
                 del vary[name]
     return vary
 
@@ -174,7 +175,7 @@ def _inputs(subject: Subject, variables: list[Any], by: set[str]) -> tuple[set[s
     prompts = [prompt or "" for prompt in objects(subject.frame["prompt"])]
     columns = [subject.asked[name].tolist() for name in (*SETTINGS, "thread")]
     # Repeats are asked the same: each is looked at once.
-    group = _combined([_codes(column) for column in (*columns, texts, prompts)], len(texts))
+    group = combined([numbered(column) for column in (*columns, texts, prompts)], len(texts))
     rows = pd.Series(group).drop_duplicates().index
     asked = [Asked(tuple(c[row] for c in columns[:-1]), columns[-1][row], texts[row], prompts[row]) for row in rows]
     layout = laid_out(asked, {texts[row]: variables[row] for row in rows}, by)
@@ -199,21 +200,24 @@ def _texts(variables: Iterable[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _codes(values: Sequence[Any]) -> NDArray[np.int64]:
-    """A number for each value, from 0, in the order in which they come."""
+def numbered(values: Iterable[Any]) -> NDArray[np.int64]:
+    """A number for each value, from 0, in the order in which they come; all that is missing has one.
+
+    pandas 2 can't tell texts apart that differ behind half a surrogate pair, so it isn't its ``factorize``.
+    """
     import numpy as np
     import pandas as pd
 
-    array = np.empty(len(values), dtype="object")
-    array[:] = values
+    number: dict[Any, int] = {}
+    known = objects(pd.Series(list(values), dtype="object"))
     try:
-        codes, _ = pd.factorize(array, use_na_sentinel=False)
+        found = [number.setdefault(value, len(number)) for value in known]
     except TypeError:  # lists and dicts
-        codes, _ = pd.factorize(np.array([as_shown(value) for value in values], dtype="object"))
-    return codes.astype("int64")
+        return numbered(as_shown(value) for value in known)
+    return np.array(found, dtype="int64")
 
 
-def _combined(several: Sequence[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
+def combined(several: Sequence[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
     """A number for each combination of these, from 0, in the order in which they come."""
     import numpy as np
     import pandas as pd

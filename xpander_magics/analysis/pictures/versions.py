@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpander_magics.analysis.diffs.alignment import aligned
 from xpander_magics.analysis.estimates import Estimate, PairedDifference, mean_interval, paired_difference
+from xpander_magics.analysis.layout import combined, numbered
+from xpander_magics.analysis.subjects import objects
 from xpander_magics.standing import has_statistics
 
 if TYPE_CHECKING:
@@ -40,11 +42,13 @@ def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
     import pandas as pd
 
     frame, values = comparison.frame, comparison.values(score)
-    codes, templates = pd.factorize(frame["template"], use_na_sentinel=True)
+    texts = objects(frame["template"])
+    templates = [text for text in dict.fromkeys(texts) if text is not None]
+    codes = np.array([-1 if text is None else templates.index(text) for text in texts])
     of_each, inputs = comparison.codes()
     others = [name for name in comparison.by if name != "prompt"]
-    settings = comparison.table.groupby(others, dropna=False, observed=True, sort=False).ngroup() if others else None
-    setting = codes * 0 if settings is None else settings.to_numpy()[of_each]
+    table = comparison.table
+    setting = combined([numbered(table[name]) for name in others], len(table))[of_each]
     met = pd.crosstab(setting[codes >= 0], codes[codes >= 0])
     shared = met.index[(met > 0).all(axis=1)].to_numpy()
     chosen = np.isin(setting, shared) if shared.size else np.ones(len(codes), dtype=bool)
@@ -56,9 +60,9 @@ def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
             before = chosen & (codes == number - 1) & ~np.isnan(values)
             if has_statistics():
                 change = paired_difference(values[mine], inputs[mine], values[before], inputs[before])
-            changed = changed_lines(str(templates[number - 1]), str(template))
+            changed = changed_lines(templates[number - 1], template)
         estimate = mean_interval(values[mine], inputs[mine])
-        found.append(Version(number + 1, str(template), estimate, change, changed, len(shared)))
+        found.append(Version(number + 1, template, estimate, change, changed, len(shared)))
     return found
 
 

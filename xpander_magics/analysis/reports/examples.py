@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpander_magics.analysis.layout import numbered
 from xpander_magics.analysis.subjects import has_failed
 from xpander_magics.safety import as_shown
 
@@ -95,9 +96,6 @@ def _text(value: Any) -> str:
 
 def failures_by_kind(comparison: Comparison) -> list[Failures]:
     """How runs failed, the most frequent first."""
-    import numpy as np
-    import pandas as pd
-
     of_each, _ = comparison.codes()
     failed = has_failed(comparison.frame)
     frame = comparison.frame.loc[failed, ["status", "error_type", "error", "result"]].astype("object")
@@ -105,11 +103,11 @@ def failures_by_kind(comparison: Comparison) -> list[Failures]:
         return []
     named = zip(frame["status"], frame["error_type"], strict=True)
     kinds = [f"{status}: {error}" if isinstance(error, str) and error else str(status) for status, error in named]
-    codes, names = pd.factorize(np.array(kinds, dtype="object"))
     frame = frame.assign(of=of_each[failed])
+    names = list(dict.fromkeys(kinds))
     found = []
-    for code, rows in frame.groupby(codes):
+    for number, rows in frame.groupby(numbered(kinds)):
         first = rows.iloc[0]
         error = _text(first["error"]) or _text(first["result"])
-        found.append(Failures(str(names[code]), len(rows), int(rows["of"].nunique()), error))
+        found.append(Failures(names[number], len(rows), int(rows["of"].nunique()), error))
     return sorted(found, key=lambda one: -one.runs)
