@@ -26,7 +26,7 @@ from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
-from xpander_magics.session import Session
+from xpander_magics.session import Session, default_session
 
 # Started in the background of a script, the tests would inherit that interrupts are ignored, and so would
 # the processes that they start and interrupt.
@@ -114,7 +114,7 @@ def session(service: FaultServer, environment: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """An environment without settings or keys of the developer's own, and with a store of its own."""
     for name in list(os.environ):
         if name.startswith("XPANDER_") and name != "XPANDER_CACHE":
@@ -122,7 +122,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("XPANDER_STORE", f"sqlite:///{tmp_path / 'runs.db'}")
-    return monkeypatch
+    yield monkeypatch
+    default_session().close()  # it holds this test's store
 
 
 @pytest.fixture

@@ -231,6 +231,7 @@ WORKS = [
     "%xpander runs",
     "xp.sweep('in another process', repeat=2, **everything(), progress=False,\n"
     "         executor=ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('spawn'))).df",
+    "failed = xp.sweep('please fail', repeat=2, **everything(), progress=False)",
     "%xpander usage",
     "%config XpanderMagics",
     "from xpander_magics.session import default_session\n"
@@ -264,6 +265,15 @@ FAILS = [
     "%config XpanderMagics.base_url = None\n%config XpanderMagics.store = C['store']\n%xpander runs",
     "%config XpanderMagics\n%config XpanderMagics.store\ns.settings, 1 / 0",
     "%config XpanderMagics.store = None\n%config XpanderMagics.traceback = True\n%xpander agents\n1 / 0",
+    "try:\n    xp.Client().prepare('writer', 'hello', titel='t', **fields())\n"
+    "except xp.XpanderError as error:\n    raise RuntimeError from error",
+]
+REFUSED = [
+    *([f"%%xpander writer {ALL}\nrefused"] * 4),
+    *(
+        f"try:\n    {call}\nexcept xp.XpanderError as error:\n    raise RuntimeError from error"
+        for call in ("list(xp.Client().stream('writer', 'hello', **fields()))", "failed.retry()")
+    ),
 ]
 
 
@@ -359,9 +369,9 @@ def session_in_a_kernel(service: FaultServer, folder: Path) -> list[dict[str, An
                     reply(422, {"detail": [{"msg": detail}]}),
                 ),
             ]
-            for number, source in enumerate((*FAILS, *[f"%%xpander writer {ALL}\nrefused"] * 4)):
-                if number >= len(FAILS):
-                    service.on("POST *", refusals[number - len(FAILS)])
+            for number, source in enumerate((*FAILS, *REFUSED), -len(FAILS)):
+                if number >= 0:
+                    service.on("POST *", refusals[number % len(refusals)])
                 reply_, outputs = kernel.run(source)
                 heard += [reply_, *(out["content"] for out in outputs)]
                 assert reply_["status"] == "error", (source, outputs)

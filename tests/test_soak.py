@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -44,3 +45,26 @@ def test_an_older_board_lets_go_of_its_runs_and_still_answers(session: Session) 
     for one in (board, *others):
         one.close()
     assert Board._holding == []
+
+
+def test_an_interrupt_while_a_sweep_starts_its_threads_leaves_none(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's thread waited for ever for those that had never begun."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "xpander-2":
+            raise KeyboardInterrupt
+        start(thread)
+
+    grid = session.grid(Options(target="writer", repeat=8, jobs=8), "hello", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        runs = session.sweep(grid, lambda tally: None)
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("xpander-")]
+    for thread in left:
+        thread.join(30)
+    assert [thread.name for thread in left if thread.is_alive()] == []
+    runs.resume()
+    assert runs.statuses() == {"completed": 8}

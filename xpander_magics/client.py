@@ -57,6 +57,7 @@ class Client(Resources):
         """Which task is whose."""
         return Marks(self, self.search_pauses)
 
+    @errors.without_variables
     def prepare(
         self,
         target: str | Agent | Target,
@@ -136,6 +137,7 @@ class Client(Resources):
         assert task is not None, "every stream of events ends with a task"
         return task
 
+    @errors.without_variables
     def stream(
         self,
         target: str | Agent | Target,

@@ -28,7 +28,7 @@ import difflib
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from xpander_magics.safety import plain
@@ -78,6 +78,15 @@ def without_variables(function: Callable[_P, _T]) -> Callable[_P, _T]:
             raise
 
     return called
+
+
+def forgetful(events: Generator[_T]) -> Generator[_T]:
+    """The same, where they come one by one: what ``without_variables`` can't wrap."""
+    try:
+        yield from events
+    except BaseException as error:
+        _forget_variables(error)
+        raise
 
 
 def _forget_variables(error: BaseException) -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
-from xpander_magics.errors import TaskFailed
 from xpander_magics.opinions import Opinions, Sending
 from xpander_magics.results import Run, has_failed
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended, id_from
+from xpander_magics.errors import without_variables
 from xpander_magics.safety import plain, without_user
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class Run:
             if value is not None:
                 setattr(self, name, int(value))
 
+    @without_variables
     def reply(self, text: str) -> Run:
         """Goes on with this conversation: ``text`` is sent in its thread, with the same settings.
 
@@ -222,10 +224,12 @@ class Run:
         """
         return self._session().reply(self, text)
 
+    @without_variables
     def stop(self) -> Run:
         """Asks the service to stop the task; a finished one stays as it is. Returns this run."""
         return self._session().stop(self)
 
+    @without_variables
     def refresh(self) -> Run:
         """Asks the service how the task stands, and what it used. Returns this run."""
         return self._session().refresh(self)

@@ -80,12 +80,14 @@ async def _download(url: str, name: str) -> bytes:
     except asyncio.TimeoutError:
         raise FileError(f"{name} can't be read: it took over {_SECONDS} seconds.") from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FileError(f"{name} can't be read: {error or type(error).__name__}") from None
+        raise FileError(f"{name} can't be read: {str(error) or type(error).__name__}") from None
 
 
 async def _get(url: str, name: str) -> bytes:
     got = bytearray()
-    async with httpx.AsyncClient(follow_redirects=True) as client, client.stream("GET", url) as answer:
+    # The caller waits for so long and no longer: httpx's own limit would give up a server that only begins late.
+    client = httpx.AsyncClient(follow_redirects=True, timeout=None)
+    async with client, client.stream("GET", url) as answer:
         # Looked at where the connection went: a name can have one address now and another then.
         if _is_link_local(answer):
             raise FileError(f"{name} can't be read: its address is link-local.")
