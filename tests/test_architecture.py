@@ -23,7 +23,8 @@ LAYERS = (
     *("planned", "scheduler", "workers", "elsewhere", "sweeps", "quote"),
     # The session starts the local server, which knows no more than errors and the contract.
     *("local", "progress", "session", "kept", "api"),
-    *("carried", "markup", "display", "tables", "analysis", "widgets", "complete", "analyses", "actions", "magic", "__init__"),
+    *("carried", "markup", "display", "tables", "analysis", "widgets"),
+    *("complete", "analyses", "actions", "magic", "__init__"),
     *("demo", "doctor", "__main__"),
 )
 

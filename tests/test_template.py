@@ -404,6 +404,19 @@ def test_an_interrupt_ends_a_rendering() -> None:
         render("{{ stop() }}{% for x in endless %}{% endfor %}", {"stop": stop, "endless": iter(int, 1)})
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{{ 'Sum up: ' ~ long }}", "{{ long.strip() }}", "{{ (long + ' ')|trim }}"),
+        *("{{ 'Sum up: {}'.format(long) }}", "{{ form.format(long) }}", "{{ '%%%%%%%%%% is %s' % long }}"),
+    ],
+)
+def test_a_long_document_is_no_bomb(template: str) -> None:
+    """5 MB, more than models read; what is done with it counts, too."""
+    held = {"long": "word " * 999_999 + "words", "form": 'Answer as {{"text": {{"title": ...}}}}: {}'}
+    assert len(render(template, held).text) >= 5_000_000
+
+
 def test_one_template_within_another_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MOST", 2000)
     inner = "{{ 'x' * 900 }}"

@@ -153,7 +153,7 @@ class Client(Resources):
         Task instead, and that event is made from its answer.
         """
         call = self.prepare(target, text, version=version, **fields)
-        return self.events(call, self.deadline(timeout))
+        return errors.forgetful(self.events(call, self.deadline(timeout)))
 
     def deadline(self, timeout: float | None = None) -> Deadline:
         """The end of a call that starts now."""

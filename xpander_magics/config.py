@@ -85,12 +85,17 @@ def base_url_from(option: str | None = None) -> str:
             f"The base URL has characters that no host and no path has. Write it like {DEFAULT_BASE_URL}, a host "
             "with other letters as xn--…"
         )
-    allowed = [name.strip().lower() for name in os.environ.get("XPANDER_ALLOW_HTTP", "").split(",")]
-    if parts.scheme == "http" and not is_loopback(host) and host not in allowed:
+    if parts.scheme == "http" and not may_go_unencrypted(host):
         raise ConfigError(
             f"http://{host} would send the key unencrypted. Use https, or allow it: XPANDER_ALLOW_HTTP={host}."
         )
     return url
+
+
+def may_go_unencrypted(host: str) -> bool:
+    """Whether a key may be sent to a host by http: to this machine, and to those that ``XPANDER_ALLOW_HTTP`` names."""
+    allowed = [name.strip().lower() for name in os.environ.get("XPANDER_ALLOW_HTTP", "").split(",")]
+    return is_loopback(host) or host in allowed
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
+from xpander_magics.errors import TaskFailed, without_variables
 from xpander_magics.opinions import Opinions, Sending
 from xpander_magics.results import Run, has_failed
 
@@ -177,6 +178,7 @@ class Runs(Opinions):
         for entry in self.entries:
             yield self.held.get(entry.run_id) or kept.get(entry.run_id) or self._load([entry])[0]
 
+    @without_variables
     def retry(self) -> Runs:
         """Sends those that failed again; each takes its old run's place once it has ended. The old ones stay kept.
 
@@ -189,6 +191,7 @@ class Runs(Opinions):
         self.session.retry(self)
         return self
 
+    @without_variables
     def resume(self) -> Runs:
         """Goes on where the sweep was interrupted: collects what is under way, sends what never was.
 
@@ -198,6 +201,7 @@ class Runs(Opinions):
         self.session.go_on(self)
         return self
 
+    @without_variables
     def reply(self, text: str) -> Runs:
         """Goes on with each of these conversations: ``text`` is sent as it is, with each run's own settings.
 

@@ -30,7 +30,7 @@ from jinja2.exceptions import SecurityError
 
 SECONDS = 30.0
 """How long a template may be compiled, or rendered once."""
-MOST = 25_000_000
+MOST = 20_000_000
 """So many characters and items may be made by that, in all."""
 
 _MOST_BITS = 100_000  # of a whole number: what is larger, no prompt needs, and C computes without a pause
@@ -307,7 +307,8 @@ def _formatted(form: str, given: list[Any], number: int) -> float:
         parts = "".join(part + " " for part in found.groups() if part)
         total += sum(float(width) for width in re.findall(r"\d+", parts))
         total += number if "*" in parts or "{" in parts else 0
-    return total + longest * (form.count("%") + form.count("{"))
+    fields = form.replace("%%", "").replace("{{", "")
+    return total + longest * (fields.count("%") + fields.count("{"))
 
 
 class _Bounding(jinja2.visitor.NodeTransformer):

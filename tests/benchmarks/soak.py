@@ -39,8 +39,8 @@ from test_kernel import Kernel, running_kernel
 from xpander_magics.contract import MODES
 from xpander_magics.store import Store
 
-WARM = 2
-"""Rounds whose readings are not compared."""
+WARM = 1
+"""Rounds until the readings can be compared."""
 
 MOST_TRACED_PER_ROUND = 100_000
 """Bytes that a round may leave: the history of cells grows, and so do the caches of libraries."""
@@ -55,6 +55,8 @@ from IPython.display import display
 from ipywidgets.widgets.widget import _instances
 from xpander_magics.session import default_session
 from xpander_magics.widgets.board import Board
+from xpander_magics.widgets.live import LiveText
+from xpander_magics.widgets.running import LiveView
 
 %config XpanderMagics.settle = {settle}
 %config XpanderMagics.connect_timeout = 1.0
@@ -77,9 +79,10 @@ def busy():
 
 def at_rest():
     sys.last_value = sys.last_traceback = sys.last_exc = None
-    for widget in list(_instances.values()):  # of cells, as those that are run again leave them
-        if isinstance(widget, Board):
-            widget.close()
+    # What cells have shown; the newest hold their runs, some of which have said more than others.
+    for widget in [one for one in _instances.values() if isinstance(one, (Board, LiveText))]:
+        widget.close()
+    LiveView._shown.clear()
     until = time.monotonic() + 60
     while busy() and time.monotonic() < until:
         time.sleep(0.02)

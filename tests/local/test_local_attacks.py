@@ -314,6 +314,13 @@ def test_attached_files_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         attached(f"{endpoint.url}/drip")
 
 
+def test_a_file_may_begin_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx's own limit is shorter than the one for a file as a whole."""
+    monkeypatch.setitem(httpx.AsyncClient.__init__.__kwdefaults__, "timeout", httpx.Timeout(0.1))
+    with Endpoint() as endpoint:
+        assert "plain words" in attached(f"{endpoint.url}/late")
+
+
 def test_what_lets_one_read_a_file_is_not_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with Endpoint() as endpoint:
         url = f"{endpoint.url.replace('//', '//me:canary-1@')}/text?sig=canary-2#canary-3"
@@ -377,6 +384,10 @@ class Endpoint:
             def say_text(self) -> None:
                 self.head()
                 self.wfile.write(b"plain words")
+
+            def say_late(self) -> None:
+                time.sleep(0.5)
+                self.say_text()
 
             def say_drip(self) -> None:
                 self.head()

@@ -161,6 +161,15 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, words: list[str]) 
     assert "canary" not in str(caught.value)
 
 
+def test_a_key_goes_unencrypted_where_that_is_allowed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPANDER_ALLOW_HTTP", "vllm.lan")
+    path = write(tmp_path, "providers: [{name: p, base_url: 'http://HOST:8000/v1', api_key_env: P_KEY}]")
+    with pytest.raises(ConfigError, match="XPANDER_ALLOW_HTTP=host"):
+        load(path)
+    path.write_text(path.read_text().replace("HOST", "vllm.lan"))
+    assert load(path).providers[0].api_key_env == "P_KEY"
+
+
 def test_aliases_are_read(tmp_path: Path) -> None:
     text = "agents:\n  - &a {name: A, model: s/e, examples: &e [{input: x, output: y}]}\n  - {<<: *a, name: B}\n"
     first, second = load(write(tmp_path, text.replace("s/e", "scripted/echo"))).agents

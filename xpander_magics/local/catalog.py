@@ -43,10 +43,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from xpander_magics.config import may_go_unencrypted
 from xpander_magics.contract import EFFORTS, FORMATS, THINK_MODES
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.local import require
-from xpander_magics.local.agents import LOOPBACK, Agent, Catalog, ModelFile, Node, Provider, Workflow
+from xpander_magics.local.agents import Agent, Catalog, ModelFile, Node, Provider, Workflow
 from xpander_magics.safety import is_secret_name, without_user
 
 DEFAULTS = Path(__file__).with_name("agents.yaml")
@@ -302,8 +303,10 @@ def _provider(entry: _Entry) -> Provider:
         raise entry.wrong(
             f"has api_key_env: {key}, which doesn't name a key of its own: such as {name.upper()}_API_KEY"
         )
-    if key is not None and parts.scheme == "http" and host not in LOOPBACK:
-        raise entry.wrong(f"would send its key to {host} for all to read: write https://, or leave out api_key_env")
+    if key is not None and parts.scheme == "http" and not may_go_unencrypted(host):
+        raise entry.wrong(
+            f"would send its key to {host} for all to read: write https://, or allow it: XPANDER_ALLOW_HTTP={host}"
+        )
     return Provider(name, base_url.rstrip("/"), key, entry.strings("models"))
 
 
