@@ -44,7 +44,7 @@ from xpander_magics.tally import Tally
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
-_EACH = 224
+_EACH = 184
 _KILLED = 320
 _AT_ONCE = 16
 
