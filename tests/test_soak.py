@@ -17,6 +17,7 @@ from benchmarks import soak
 from xpander_magics.cell import Options
 from xpander_magics.outcomes import Runs
 from xpander_magics.session import Session
+from xpander_magics.store.writer import Writer
 from xpander_magics.widgets.board import Board
 
 
@@ -68,3 +69,10 @@ def test_an_interrupt_while_a_sweep_starts_its_threads_leaves_none(
     assert [thread.name for thread in left if thread.is_alive()] == []
     runs.resume()
     assert runs.statuses() == {"completed": 8}
+
+
+def test_a_writer_that_nobody_has_used_leaves_no_thread(session: Session) -> None:
+    """An interrupt between its making and the sweep's beginning would have left it for good."""
+    writer = Writer(session.store)
+    assert "xpander-writer" not in {thread.name for thread in threading.enumerate()}
+    writer.close()

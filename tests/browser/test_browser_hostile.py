@@ -88,7 +88,7 @@ _FOREIGN = r"""(root) => {
     const runs = /^on|^formaction$|^srcdoc$|^xlink:|^data-commandlinker|^contenteditable$|^autofocus$/i;
     const ids = /^(xpander-vote-|ui-|jp-|MathJax|mjx-|[0-9a-f-]{36})/;
     for (const one of root.querySelectorAll("*")) {
-        if (one.closest("mjx-container, .MathJax, .MathJax_CHTML, .mjx-chtml")) {
+        if (one.closest("mjx-container, .MathJax, .MathJax_CHTML, .MathJax_PHTML, .MathJax_Preview, .mjx-chtml")) {
             if (one.matches("a, [href], [onclick]")) tell("formula", one);
             continue;
         }
@@ -267,9 +267,9 @@ def converted(page: NotebookPage, chromium: Browser, folder: Path) -> None:
     shown = context.new_page()
     wire = Wire(shown, path.as_uri(), _CDN)
     shown.goto(path.as_uri())
-    expect(
-        shown.locator(".jp-OutputArea .MathJax, .jp-OutputArea .MathJax_CHTML, .jp-OutputArea .mjx-chtml").first
-    ).to_be_attached()
+    shown.wait_for_function("() => window.MathJax?.isReady")
+    shown.evaluate("() => new Promise((done) => MathJax.Hub.Queue(done))")  # all is typeset
+    assert shown.locator(".jp-OutputArea .MathJax, .jp-OutputArea .MathJax_CHTML, .jp-OutputArea .mjx-chtml").count()
     assert wire.all() == []
     outputs = shown.locator(".jp-OutputArea")
     assert outputs.count() >= 6
