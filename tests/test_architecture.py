@@ -142,8 +142,8 @@ def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
             section = told[1]
         if not line.startswith("| ") or line.startswith(("| ---", "| threat")) or line.count("|") != 4:
             continue
-        file, named = "", re.findall(r"`(tests/[\w/]+\.py)?(::)?(test_\w+)`", line)
+        file, named = "", re.findall(r"`(tests/[\w/]+\.py)?(::)?((?:test_|Test)\w+)`", line)
         assert named, line
         for path, same, name in named:
             file = path or (file if same else section)
-            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"
+            assert re.search(rf"^(?:def |class )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"

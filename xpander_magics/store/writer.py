@@ -50,8 +50,9 @@ class Writer:
         self._scores: list[Score] = []
         self._busy = self._hurried = self._over = False
         self.failure: StoreError | None = None
+        # Begins with the first that has something to write: those are no threads that an interrupt reaches, so whoever
+        # is interrupted between making this and closing it leaves no thread behind.
         self._thread = threading.Thread(target=self._work, name="xpander-writer", daemon=True)
-        self._thread.start()
 
     def claim(self, run: Run) -> bool:
         """Claims a run and sets its ``sent_at``; False where another process has it.
@@ -65,7 +66,7 @@ class Writer:
             if self._over:
                 raise StoreError("Nothing is claimed any more: the writing to the run store has ended.")
             self._asked.append(asked)
-            self._wake.notify_all()
+            self._wake_up()
         asked.decided.wait()
         if asked.at is None:
             self._check()
@@ -80,7 +81,7 @@ class Writer:
                 # Read here: of two threads that write one run, what the later has read must be what stays.
                 self._rows[run.run_id] = row_of(run)
                 if len(self._rows) == 1:
-                    self._wake.notify_all()
+                    self._wake_up()
                 return
         self._store.sweeps.update([run])  # a latecomer's, such as a task's that was stopped at the end
 
@@ -89,7 +90,7 @@ class Writer:
         with self._wake:
             if not self._over:
                 self._scores += scores
-                self._wake.notify_all()
+                self._wake_up()
                 return
         self._store.scores.add(scores)
 
@@ -110,8 +111,14 @@ class Writer:
         with self._wake:
             self._over = True
             self._wake.notify_all()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._check()
+
+    def _wake_up(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+        self._wake.notify_all()
 
     def _check(self) -> None:
         if self.failure is not None:
