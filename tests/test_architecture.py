@@ -146,4 +146,5 @@ def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
         assert named, line
         for path, same, name in named:
             file = path or (file if same else section)
-            assert re.search(rf"^(?:def |class )?{name}\b", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert re.search(rf"^(?:def |class )?{name}\b", text, re.M), f"{file}::{name}"
