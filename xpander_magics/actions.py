@@ -16,6 +16,7 @@ from xpander_magics.kept import Kept
 from xpander_magics.outcomes import Runs
 from xpander_magics.safety import Secret, plain
 from xpander_magics.session import Session
+from xpander_magics.targets import KINDS
 
 if TYPE_CHECKING:
     from xpander_magics.results import Run
@@ -180,7 +181,8 @@ class Actions:
             self._write("The local server has ended.\n" if ended else "No local server was running.\n")
             return
         local = self.session.start_local(command.file, command.gguf)
-        names = ", ".join(self.session.client.directory.target_names())
+        directory = self.session.client.directory
+        names = ", ".join(str(target.name) for kind in KINDS for target in directory.entries(kind))
         self._write(f"The local server runs at {local.base_url} and ends with this kernel. It has: {names}.\n")
 
     def do_use(self, command: Command) -> None:
