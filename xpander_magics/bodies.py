@@ -79,9 +79,8 @@ class _Connection(HTTPConnection):
         super().send(data[_send_at_once(self.sock, data) :] if isinstance(data, _Beginning) else data)
 
 
-class _SecureConnection(HTTPSConnection):
-    def send(self, data: Any) -> None:
-        super().send(data[_send_at_once(self.sock, data) :] if isinstance(data, _Beginning) else data)
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):

@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 ORGANIZATION = str(uuid.uuid5(uuid.NAMESPACE_URL, "xpander-magics:local"))
 
 

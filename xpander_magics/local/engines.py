@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from xpander_magics.config import is_loopback
 from xpander_magics.errors import did_you_mean
-from xpander_magics.local.agents import LOOPBACK, Provider
+from xpander_magics.local.agents import Provider
 
 Say = Callable[[str], None]
 
@@ -295,7 +296,7 @@ def http_client(base_url: str, headers: dict[str, str]) -> httpx.AsyncClient:
     # A kept connection that the endpoint is about to close fails the next call, which can't be sent twice.
     limits = httpx.Limits(max_keepalive_connections=0)
     # A proxy of the environment's would be sent what is for this machine alone.
-    local = urlsplit(base_url).hostname in LOOPBACK
+    local = is_loopback(urlsplit(base_url).hostname or "")
     return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, limits=limits, trust_env=not local)
 
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError
 from xpander_magics.local import require
-from xpander_magics.local.agents import LOOPBACK
 
 if TYPE_CHECKING:
     from xpander_magics.local.agents import Catalog
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")  # the names that the guard lets in
 _SECONDS_TO_END = 1.5
 """From the parent's end to ours, whatever is still under way."""
 _SECONDS_TO_ASK = 60
@@ -58,7 +58,7 @@ def serve(
     require("fastapi", "uvicorn", "httpx", "yaml")
     from xpander_magics.local.catalog import load
 
-    if host not in LOOPBACK:
+    if host not in _LOOPBACK:
         raise ConfigError(f"The local server listens on loopback alone, not on {host}. Leave the host out.")
     catalog = load(agents_file, gguf)
     listener = _listen(host, port, shared=watch_parent and not port)

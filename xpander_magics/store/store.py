@@ -289,7 +289,8 @@ class Store:
             if self._opened is not None:
                 _inherited.append(self._opened)
             self._opened, self._lock, self._pid = None, threading.RLock(), os.getpid()
-        if self._opened is not None and self._file != file_of(self._opened.url):
+        opened = self._opened  # another thread may close it meanwhile
+        if opened is not None and self._file != file_of(opened.url):
             self.close()
             raise StoreError(
                 f"The run store {self._where} was deleted, moved or replaced while it was open.\n"

@@ -44,7 +44,8 @@ def prompt_versions(comparison: Comparison, score: str) -> list[Version]:
     frame, values = comparison.frame, comparison.values(score)
     texts = objects(frame["template"])
     templates = [text for text in dict.fromkeys(texts) if text is not None]
-    codes = np.array([-1 if text is None else templates.index(text) for text in texts])
+    place = {text: number for number, text in enumerate(templates)}
+    codes = np.array([place.get(text, -1) for text in texts])
     of_each, inputs = comparison.codes()
     others = [name for name in comparison.by if name != "prompt"]
     table = comparison.table
