@@ -304,8 +304,13 @@ def test_an_interrupt_stops_or_leaves_what_the_workers_have_sent(
     watch = once(lambda _: len(service.service.tasks) >= 5, interrupt)
     grid = grid_of(session, 30, mode="async", jobs=10, on_interrupt=on_interrupt)
     runs = session.sweep(grid, watch, dask.get_executor())
+    until = time.monotonic() + 30
+    while any(dask.processing().values()) and time.monotonic() < until:
+        time.sleep(0.05)  # a call under way may still take its claim back
     sent = starts(service)
-    assert runs.statuses()["planned"] == 30 - len(sent)
+    kept = session.store.frame(sweep_id=grid.sweep_id)
+    assert list(kept["status"]).count("planned") == 30 - len(sent)
+    assert set(runs.df[runs.df["status"] == "planned"]["run_id"]).isdisjoint(sent)
     with service.service.lock:
         ends = {task["status"] for task in service.service.tasks.values()}
     assert ends <= ({"stopped"} if on_interrupt == "stop" else {"pending", "executing"})

@@ -193,14 +193,14 @@ class _Ledger:
 
     def claim(self, run: Run) -> bool:
         """Claims a run, see ``attendance.Ledger``; raises Halted where nothing is to be sent any more."""
-        at = claim_time(run.sent_at)
-        if not self._sweeps.claim(run, at):
-            return False
-        run.sent_at = at
+        at, halt = claim_time(run.sent_at), halted(self._sending)
+        claimed = self._sweeps.claim(run, at, unless=halt)
+        if claimed:
+            run.sent_at = at
         # In this order: whoever halts the sweep reads afterwards which runs were claimed.
-        if self._sweeps.held(halted(self._sending)):
+        if self._sweeps.held(halt):
             raise Halted  # and the claim is taken back
-        return True
+        return claimed
 
     def release(self, run: Run) -> None:
         """Takes a claim back: the run surely wasn't sent."""

@@ -213,16 +213,18 @@ class Sweeps:
 
     def held(self, service: str) -> float:
         """Seconds until nobody is put off any more; 0 where nobody is. Takes no turn."""
-        from sqlalchemy import select
-
         with self._store.reading() as connection:
-            query = select(paces_table().c.next_at).where(paces_table().c.service == service)
-            found = connection.execute(query).scalar()
-            return max(found - _clock(connection), 0.0) if found else 0.0
+            return _held_in(connection, service)
 
-    def claim(self, run: Run, at: datetime) -> bool:
-        """Claims a run for this process; see ``claim_in``."""
+    def claim(self, run: Run, at: datetime, unless: str | None = None) -> bool:
+        """Claims a run for this process; see ``claim_in``.
+
+        Args:
+            unless: what claims nothing while it is held, as ``held`` tells. PostgreSQL may hear of it a moment later.
+        """
         with self._store.writing() as connection:
+            if unless is not None and _held_in(connection, unless):
+                return False
             return bool(claim_in(connection, [Claim(run.run_id, run.sent_at, at)]))
 
     def release(self, run: Run) -> None:
@@ -235,6 +237,14 @@ class Sweeps:
         """Keeps what has become of runs that this process has claimed; see ``update_in``."""
         with self._store.writing() as connection:
             update_in(connection, [row_of(run) for run in runs])
+
+
+def _held_in(connection: Connection, service: str) -> float:
+    from sqlalchemy import select
+
+    query = select(paces_table().c.next_at).where(paces_table().c.service == service)
+    found = connection.execute(query).scalar()
+    return max(found - _clock(connection), 0.0) if found else 0.0
 
 
 def claim_time(known: datetime | None) -> datetime:
