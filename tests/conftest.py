@@ -21,11 +21,11 @@ from notebook_shell import Notebook
 from postgres_server import PostgresServer, programs
 from traitlets.config import Config
 
-from xpander_magics.client import Client
 from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.local.models import ensure
+from xpander_magics.service.client import Client
 from xpander_magics.session import Session, default_session
 
 # Started in the background of a script, the tests would inherit that interrupts are ignored, and so would

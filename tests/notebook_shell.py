@@ -6,8 +6,8 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from xpander_magics.client import Client
 from xpander_magics.results import Run
+from xpander_magics.service.client import Client
 
 
 class Notebook:

@@ -32,8 +32,8 @@ from sweep_service import SETTLE, Model, SweepService
 from xpander_magics.cell import Options
 from xpander_magics.config import Settings
 from xpander_magics.errors import NotFoundError, ServiceError, StoreError
-from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Runs
+from xpander_magics.plans.grid import Grid
 from xpander_magics.results import Run
 from xpander_magics.session import Session
 from xpander_magics.tally import Tally

@@ -20,7 +20,7 @@ from typing import Any
 
 from fault_server import Action, FaultServer, Request, Service, drop, event, now, reply, reset, stream
 
-from xpander_magics.calls import MARK
+from xpander_magics.service.calls import MARK
 
 LATEST = 0.6
 """Seconds after which a request that has arrived starts no task any more; a sweep's ``settle`` must be longer."""

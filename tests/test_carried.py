@@ -29,12 +29,12 @@ from test_sweep import INVOKE, Watched
 from test_sweep_kernel import watched  # noqa: F401
 
 import xpander_magics as xp
-from xpander_magics import carried
-from xpander_magics.carried import MIME, MOST_RUNS, NotebookWarning, packed, read_notebook
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.results import Run
 from xpander_magics.session import default_session
+from xpander_magics.showing import carried
+from xpander_magics.showing.carried import MIME, MOST_RUNS, NotebookWarning, packed, read_notebook
 from xpander_magics.store import Store
 from xpander_magics.store.frames import frame_of
 

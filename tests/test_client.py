@@ -32,11 +32,11 @@ from fault_server import (
 )
 
 from xpander_magics import errors
-from xpander_magics.calls import MARK
-from xpander_magics.client import Client
 from xpander_magics.contract import INVOKE_FIELDS, MODES, Event
 from xpander_magics.limits import Deadline
-from xpander_magics.targets import Target
+from xpander_magics.service.calls import MARK
+from xpander_magics.service.client import Client
+from xpander_magics.service.targets import Target
 
 CONTRACT = yaml.safe_load((Path(__file__).parent / "contract/openapi.yaml").read_text())
 AGENT = Target("agent", "00000000-0000-4000-8000-000000000001", "writer")

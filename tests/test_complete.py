@@ -9,7 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 from xpander_magics.commands import COMMAND_NAMES
-from xpander_magics.complete import Completer
+from xpander_magics.magics.complete import Completer
 from xpander_magics.session import default_session
 
 

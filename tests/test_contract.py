@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from xpander_magics.contract import INVOKE_FIELDS, Agent, Event, Message, Model, Provider, Task, Usage
 from xpander_magics.results import Run, parse_time
-from xpander_magics.sse import SSEDecoder
+from xpander_magics.service.sse import SSEDecoder
 
 FOLDER = Path(__file__).parent / "contract"
 EXAMPLES = {path.name: json.loads(path.read_text()) for path in sorted((FOLDER / "examples").glob("*.json"))}

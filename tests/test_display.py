@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from notebook_shell import Notebook
 
 from xpander_magics.contract import Event
-from xpander_magics.display import Stream, as_html, as_text, facts, run_bundle, waiting_for
 from xpander_magics.errors import StoreError, TaskFailed
-from xpander_magics.markup import AS_IT_IS, safe_html
 from xpander_magics.results import Run
+from xpander_magics.showing.display import Stream, as_html, as_text, facts, run_bundle, waiting_for
+from xpander_magics.showing.markup import AS_IT_IS, safe_html
 
 # Each is an attack, and what of it must not be in any shown form.
 HOSTILE = [

@@ -32,14 +32,14 @@ from fault_server import (
 )
 
 from xpander_magics import errors
-from xpander_magics.client import Client
 from xpander_magics.contract import MODES, Event
-from xpander_magics.engine import Engine
-from xpander_magics.plan import Plan
+from xpander_magics.plans.plan import Plan
 from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import MASK, Redactor
+from xpander_magics.sending.engine import Engine
+from xpander_magics.service.client import Client
+from xpander_magics.service.targets import Target
 from xpander_magics.store import Store
-from xpander_magics.targets import Target
 
 AGENT = Target("agent", "00000000-0000-4000-8000-000000000001", "writer")
 INVOKE = {"sync": "POST */invoke", "async": "POST */invoke/async", "stream": "POST */invoke/stream"}

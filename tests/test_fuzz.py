@@ -27,21 +27,21 @@ from test_store import JSON, RUNS, WORD
 
 from xpander_magics.analysis.comparison import Comparison, compare
 from xpander_magics.analysis.exports.exports import exported
-from xpander_magics.carried import MIME, packed, read_notebook
 from xpander_magics.cell import Options, cell_parser, checked_name, parse_cell, parse_set
-from xpander_magics.client import _event
 from xpander_magics.commands import COMMAND_NAMES, Command, command_parser, most_words, parse_command
 from xpander_magics.contract import ENDED, Task, Usage
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError, TemplateError, XpanderError
+from xpander_magics.plans.template import render
 from xpander_magics.results import STREAMED, Run, new_run_id
+from xpander_magics.service.client import _event
+from xpander_magics.service.sse import ServerEvent, SSEDecoder
 from xpander_magics.session import Session
-from xpander_magics.sse import ServerEvent, SSEDecoder
+from xpander_magics.showing.carried import MIME, packed, read_notebook
 from xpander_magics.store import Store
 from xpander_magics.store.columns import COLUMNS, KEPT
 from xpander_magics.store.frames import frame_of
 from xpander_magics.store.scores import Score
 from xpander_magics.store.votes import Vote
-from xpander_magics.template import render
 from xpander_magics.widgets.choices import cell_line
 
 

@@ -17,9 +17,7 @@ from fault_server import FaultServer
 from notebook_shell import Notebook
 
 import xpander_magics as xp
-from xpander_magics import grid as grids
 from xpander_magics.cell import Options, parse_cell
-from xpander_magics.client import Client
 from xpander_magics.config import Settings
 from xpander_magics.errors import (
     ConfigError,
@@ -30,8 +28,10 @@ from xpander_magics.errors import (
     TemplateError,
     XpanderError,
 )
-from xpander_magics.grid import Grid, make_grid, rows_of
+from xpander_magics.plans import grid as grids
+from xpander_magics.plans.grid import Grid, make_grid, rows_of
 from xpander_magics.results import Run
+from xpander_magics.service.client import Client
 from xpander_magics.session import Session
 
 SECRET = "sk-a-secret-of-mine-0815"
@@ -476,8 +476,8 @@ def test_a_record_makes_the_same_runs(make: Make, client: Client) -> None:
 
 IN_ANOTHER_PROCESS = """
 import json, sys
-from xpander_magics.client import Client
-from xpander_magics.grid import Grid
+from xpander_magics.service.client import Client
+from xpander_magics.plans.grid import Grid
 
 grid = Grid.restore(sys.stdin.buffer.read(), Client(*sys.argv[1:]))
 jobs = [grid.job(number) for number in range(len(grid))]

@@ -22,18 +22,18 @@ from xpander_magics.analysis.reports import page
 from xpander_magics.analysis.reports.report import report_html
 from xpander_magics.cell import Options
 from xpander_magics.contract import Agent, Event, Model
-from xpander_magics.display import as_html
 from xpander_magics.errors import XpanderError
-from xpander_magics.markup import LONGEST_MARKDOWN, safe_html
-from xpander_magics.pairs import Contest
 from xpander_magics.progress import _bar_html, line
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import Redactor, plain
 from xpander_magics.session import Session
+from xpander_magics.showing.display import as_html
+from xpander_magics.showing.markup import LONGEST_MARKDOWN, safe_html
+from xpander_magics.showing.tables import runs_shown, standing_bundle
 from xpander_magics.store.frames import frame_of
 from xpander_magics.store.votes import Vote
-from xpander_magics.tables import runs_shown, standing_bundle
 from xpander_magics.tally import Tally
+from xpander_magics.voting.pairs import Contest
 from xpander_magics.widgets.board import opened
 from xpander_magics.widgets.celltext import standing_in
 from xpander_magics.widgets.choices import Variable, runs_html, targets_from, variables_html

@@ -19,14 +19,14 @@ from xpander_magics import cell, errors
 from xpander_magics.analysis.exports.exports import export
 from xpander_magics.analysis.files import checked_path
 from xpander_magics.cell import Options, is_template
-from xpander_magics.complete import Completer
 from xpander_magics.errors import ConfigError, ServiceError, StoreError, XpanderError
-from xpander_magics.grid import Grid, reused_in
-from xpander_magics.magic import load, unload
+from xpander_magics.magics.complete import Completer
+from xpander_magics.magics.magic import load, unload
+from xpander_magics.plans.grid import Grid, reused_in
 from xpander_magics.results import Run
+from xpander_magics.service.targets import can_be_typed
 from xpander_magics.session import Session
 from xpander_magics.store.votes import Vote
-from xpander_magics.targets import can_be_typed
 from xpander_magics.widgets.choices import cell_text, models_from, targets_from
 
 # Colours, a link, the clipboard, device control, an application's command, C1, a bell, backspaces, a carriage return,

@@ -14,13 +14,11 @@ import pytest
 from fault_server import FaultServer, Request, Service, agent, reply
 from IPython.core.interactiveshell import InteractiveShell
 
-from xpander_magics.agreement import agreement, agreement_frame
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, SecretError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.outcomes import Entry, Runs
-from xpander_magics.pairs import Contest
 from xpander_magics.results import Run
 from xpander_magics.scoring.judge import LONGEST, Judge
 from xpander_magics.scoring.keeping import score as score_runs
@@ -29,7 +27,9 @@ from xpander_magics.session import Session, default_session
 from xpander_magics.store.scores import Score
 from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.votes import Vote
-from xpander_magics.votes import Voting, checked_voter
+from xpander_magics.voting.agreement import agreement, agreement_frame
+from xpander_magics.voting.pairs import Contest
+from xpander_magics.voting.votes import Voting, checked_voter
 
 SHOWN = re.compile(r"^=== ([0-9a-f]{24}) BEGINNING OF THE (.*?) ===\n(.*?)\n=== \1 END OF THE \2 ===$", re.M | re.S)
 Texts = dict[str, str]

@@ -10,9 +10,9 @@ from fault_server import FaultServer, reply
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
-from xpander_magics.client import Client
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, RateLimitError
 from xpander_magics.results import Run, utc_now
+from xpander_magics.service.client import Client
 from xpander_magics.session import default_session
 
 

@@ -19,10 +19,10 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from xpander_magics.carried import MIME
-from xpander_magics.client import Client
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.results import Run
+from xpander_magics.service.client import Client
+from xpander_magics.showing.carried import MIME
 from xpander_magics.store import Store
 
 LOAD = "%load_ext xpander_magics"

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 from xpander_magics import errors
-from xpander_magics.client import Client
 from xpander_magics.config import Settings
 from xpander_magics.limits import Deadline, Impatient, Pacer, Throttle, shared_pacer
+from xpander_magics.service.client import Client
 from xpander_magics.session import Session, default_session
 
 GET = "GET */llm_providers"

@@ -19,7 +19,6 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 from xpander_magics.cell import Options
-from xpander_magics.client import Client
 from xpander_magics.commands import COMMAND_NAMES
 from xpander_magics.errors import (
     AuthError,
@@ -32,8 +31,9 @@ from xpander_magics.errors import (
     XpanderError,
 )
 from xpander_magics.local.launch import LocalServer
-from xpander_magics.magic import XpanderMagics
+from xpander_magics.magics.magic import XpanderMagics
 from xpander_magics.results import Run
+from xpander_magics.service.client import Client
 from xpander_magics.session import default_session
 from xpander_magics.store.columns import COLUMNS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from xpander_magics.client import Client
+from xpander_magics.service.client import Client
 from xpander_magics.store import Store
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -21,13 +21,13 @@ import xpander_magics as xp
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
 from xpander_magics.errors import TaskFailed
-from xpander_magics.grid import Grid
 from xpander_magics.outcomes import HELD, Entry, Runs
+from xpander_magics.plans.grid import Grid
 from xpander_magics.results import Run, has_failed
 from xpander_magics.safety import plain
 from xpander_magics.session import Session
+from xpander_magics.showing.tables import runs_bundle, show_runs
 from xpander_magics.store.frames import frame_of
-from xpander_magics.tables import runs_bundle, show_runs
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202egnp.exe\x07<img src=x onerror=alert(1)>"
 

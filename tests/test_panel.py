@@ -25,13 +25,13 @@ from test_kernel import Kernel, running_kernel, until
 
 import xpander_magics as xp
 from xpander_magics.cell import EFFORTS, FORMATS, MODES, ON_INTERRUPT, THINK_MODES, VIEWS, Options, parse_cell
-from xpander_magics.client import Client
 from xpander_magics.contract import Agent, Model
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.safety import Redactor
+from xpander_magics.service.client import Client
+from xpander_magics.service.targets import written
 from xpander_magics.session import Session, default_session
-from xpander_magics.targets import written
 from xpander_magics.widgets.choices import (
     cell_line,
     cell_text,

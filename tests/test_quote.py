@@ -10,10 +10,10 @@ from fault_server import FaultServer
 from notebook_shell import Notebook
 
 from xpander_magics.cell import parse_cell
-from xpander_magics.client import poll_pauses
 from xpander_magics.config import Settings
-from xpander_magics.quote import Quote, lines, quote
 from xpander_magics.results import Run
+from xpander_magics.sending.quote import Quote, lines, quote
+from xpander_magics.service.client import poll_pauses
 from xpander_magics.session import Session
 
 WRITER = "00000000-0000-4000-8000-000000000001"

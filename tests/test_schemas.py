@@ -14,9 +14,9 @@ from fault_server import FaultServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpander_magics import schemas
 from xpander_magics.errors import ConfigError, SchemaError
-from xpander_magics.schemas import check, parse_json, schema_from
+from xpander_magics.plans import schemas
+from xpander_magics.plans.schemas import check, parse_json, schema_from
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 

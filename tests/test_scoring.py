@@ -20,8 +20,8 @@ from test_judge import JudgingService
 import xpander_magics as xp
 from xpander_magics.cell import Options, parse_cell
 from xpander_magics.errors import ConfigError, StoreError, TaskFailed
-from xpander_magics.grid import Grid
 from xpander_magics.outcomes import Runs
+from xpander_magics.plans.grid import Grid
 from xpander_magics.results import Run
 from xpander_magics.scoring import embeddings
 from xpander_magics.scoring.framed import HISTORY, score_frame
@@ -30,7 +30,7 @@ from xpander_magics.session import Session, default_session
 from xpander_magics.store import Store
 from xpander_magics.store.frames import frame_of
 from xpander_magics.store.scores import Score
-from xpander_magics.votes import login_name
+from xpander_magics.voting.votes import login_name
 
 ROWS = [
     {"said": "bug", "label": "bug"},

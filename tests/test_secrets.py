@@ -32,16 +32,16 @@ from test_safety import streamed
 
 from xpander_magics import errors
 from xpander_magics.cell import Options, parse_cell
-from xpander_magics.client import Client
 from xpander_magics.config import Key, Settings, base_url_from
 from xpander_magics.contract import secrets_in
 from xpander_magics.limits import Deadline
 from xpander_magics.local.launch import LocalServer
+from xpander_magics.plans.terms import refuse_secrets, repeat_options
 from xpander_magics.safety import MASK, Address, Redactor, Secret, secret_variables, secrets_of_url, shown_url
+from xpander_magics.service.client import Client
+from xpander_magics.service.transport import Transport
 from xpander_magics.session import Session
 from xpander_magics.store.database import address, shown
-from xpander_magics.terms import refuse_secrets, repeat_options
-from xpander_magics.transport import Transport
 
 # ---- the canaries
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xpander_magics.sse import ServerEvent, SSEDecoder
+from xpander_magics.service.sse import ServerEvent, SSEDecoder
 
 EXAMPLE = (Path(__file__).parent / "contract/examples/stream-completed.sse").read_bytes()
 STREAMS = {

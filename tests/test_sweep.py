@@ -23,10 +23,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 import xpander_magics as xp
-from xpander_magics.calls import MARK
-from xpander_magics.client import Client
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, StoreError, TaskFailed, TemplateError
 from xpander_magics.outcomes import Runs
+from xpander_magics.service.calls import MARK
+from xpander_magics.service.client import Client
 from xpander_magics.session import default_session
 
 GPT, MINI, SONNET = "openai/gpt-5", "openai/gpt-5-mini", "anthropic/claude-sonnet-4-6"

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from fault_server import Action, FaultServer, Request, created, drop, hang, reply, stream
 
-from xpander_magics import scheduler
 from xpander_magics.analysis.noise import noise
-from xpander_magics.calls import MARK
 from xpander_magics.cell import parse_cell
 from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, TemplateError
 from xpander_magics.results import Run, utc_now
+from xpander_magics.sending import scheduler
+from xpander_magics.service.calls import MARK
 from xpander_magics.session import Session
 from xpander_magics.store import Store
 from xpander_magics.tally import Tally

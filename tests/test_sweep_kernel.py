@@ -19,10 +19,10 @@ from test_kernel import LOAD, Kernel, executed, running_kernel, until
 from test_sweep import INVOKE, Watched
 from test_terminal import Terminal, running_terminal, without_codes
 
-from xpander_magics.calls import MARK
-from xpander_magics.carried import MIME
-from xpander_magics.client import Client
 from xpander_magics.local.launch import LocalServer
+from xpander_magics.service.calls import MARK
+from xpander_magics.service.client import Client
+from xpander_magics.showing.carried import MIME
 from xpander_magics.store import Store
 from xpander_magics.widgets.front import VIEW
 

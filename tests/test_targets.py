@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from fault_server import FaultServer, agent, reply
 
-from xpander_magics.client import Client
 from xpander_magics.errors import ConfigError, InvalidRequestError, NotFoundError
-from xpander_magics.targets import Target
+from xpander_magics.service.client import Client
+from xpander_magics.service.targets import Target
 
 
 @pytest.fixture

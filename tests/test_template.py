@@ -25,10 +25,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
 import xpander_magics as xp
-from xpander_magics import sandbox
 from xpander_magics.errors import TemplateError
+from xpander_magics.plans import sandbox
+from xpander_magics.plans.template import as_json, render
 from xpander_magics.results import Run
-from xpander_magics.template import as_json, render
 
 
 @pytest.mark.parametrize(

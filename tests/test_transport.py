@@ -21,10 +21,10 @@ import trustme
 from fault_server import KEY, FaultServer, drop, hang, redirect, reply
 
 from xpander_magics import errors
-from xpander_magics.client import Client
 from xpander_magics.config import Key
 from xpander_magics.limits import Deadline, Pacer
-from xpander_magics.transport import Transport
+from xpander_magics.service.client import Client
+from xpander_magics.service.transport import Transport
 
 GET = "GET */llm_providers"
 

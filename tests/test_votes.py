@@ -25,14 +25,14 @@ from xpander_magics.errors import ConfigError
 from xpander_magics.local.launch import LocalServer
 from xpander_magics.matrix import matrix_of
 from xpander_magics.outcomes import Entry, Runs
-from xpander_magics.pairs import Ballot, Contest, Pair
 from xpander_magics.results import Run
 from xpander_magics.session import Session
-from xpander_magics.standing import bradley_terry, strengths_frame, votes_frame, wilson, win_rates_frame
+from xpander_magics.showing.tables import standing_bundle
 from xpander_magics.store import Store
 from xpander_magics.store.votes import Vote
-from xpander_magics.tables import standing_bundle
-from xpander_magics.votes import Voting, cast
+from xpander_magics.voting.pairs import Ballot, Contest, Pair
+from xpander_magics.voting.standing import bradley_terry, strengths_frame, votes_frame, wilson, win_rates_frame
+from xpander_magics.voting.votes import Voting, cast
 from xpander_magics.widgets.front import VIEW
 
 

@@ -24,18 +24,18 @@ from fault_server import KEY, FaultServer, Request, drop, reply
 from postgres_server import PostgresServer
 
 from xpander_magics import errors
-from xpander_magics.calls import MARK
 from xpander_magics.cell import Options
-from xpander_magics.client import Client
 from xpander_magics.config import Settings
-from xpander_magics.elsewhere import Elsewhere
-from xpander_magics.grid import Grid
 from xpander_magics.limits import Deadline
 from xpander_magics.outcomes import Runs
+from xpander_magics.plans.grid import Grid
+from xpander_magics.sending.elsewhere import Elsewhere
+from xpander_magics.sending.workers import Order, Outcome, SharedPace, attend
+from xpander_magics.service.calls import MARK
+from xpander_magics.service.client import Client
 from xpander_magics.session import Session
 from xpander_magics.store import Store
 from xpander_magics.tally import Tally
-from xpander_magics.workers import Order, Outcome, SharedPace, attend
 
 SETTLE = 3.0
 SPAWN = multiprocessing.get_context("spawn")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from xpander_magics.api import run as run
     from xpander_magics.api import runs as runs
     from xpander_magics.api import sweep as sweep
-    from xpander_magics.carried import read_notebook as read_notebook
-    from xpander_magics.client import Client as Client
     from xpander_magics.contract import Event as Event
     from xpander_magics.contract import Task as Task
     from xpander_magics.errors import AuthError as AuthError
@@ -44,12 +42,14 @@ if TYPE_CHECKING:
     from xpander_magics.results import Run as Run
     from xpander_magics.scoring.judge import Judge as Judge
     from xpander_magics.scoring.keeping import score as score
+    from xpander_magics.service.client import Client as Client
+    from xpander_magics.showing.carried import read_notebook as read_notebook
     from xpander_magics.widgets.panel import panel as panel
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "client": ("Client",),
+    "service.client": ("Client",),
     "contract": ("Event", "Task"),
     "errors": (
         *("XpanderError", "AuthError", "ConfigError", "ConnectionFailed", "InvalidRequestError"),
@@ -62,7 +62,7 @@ _HOME = {
     "analysis.comparison": ("compare",),
     "analysis.diffs.difference": ("diff",),
     "analysis.exports.exports": ("export",),
-    "carried": ("read_notebook",),
+    "showing.carried": ("read_notebook",),
     "scoring.judge": ("Judge",),
     "scoring.keeping": ("score",),
     "widgets.panel": ("panel",),
@@ -86,13 +86,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Registers the magics; what ``%load_ext xpander_magics`` calls."""
-    from xpander_magics.magic import load
+    from xpander_magics.magics.magic import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Takes the magics away and ends the local server; what ``%unload_ext`` calls."""
-    from xpander_magics.magic import unload
+    from xpander_magics.magics.magic import unload
 
     unload(ipython)

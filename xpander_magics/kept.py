@@ -61,8 +61,8 @@ class Kept:
         Raises:
             NotFoundError, ConfigError: there is no such sweep, or there are several.
         """
-        from xpander_magics.grid import reused_in
-        from xpander_magics.sweeps import newest_of
+        from xpander_magics.plans.grid import reused_in
+        from xpander_magics.sending.sweeps import newest_of
 
         held = self._variables.get(ref) if ref is not None else None
         if isinstance(held, Runs):

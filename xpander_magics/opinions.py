@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.cell import Options
-    from xpander_magics.grid import Grid
     from xpander_magics.outcomes import Runs
-    from xpander_magics.pairs import Contest
+    from xpander_magics.plans.grid import Grid
     from xpander_magics.scoring.judge import Judge
     from xpander_magics.scoring.verdicts import Verdicts
     from xpander_magics.store import Store
     from xpander_magics.store.votes import Vote
     from xpander_magics.tally import Tally
+    from xpander_magics.voting.pairs import Contest
 
 
 class Sending(Protocol):
@@ -59,7 +59,7 @@ class Opinions(Sequence[Run]):
         Raises:
             ConfigError: one of them has none on these runs.
         """
-        from xpander_magics.standing import votes_frame
+        from xpander_magics.voting.standing import votes_frame
 
         return votes_frame(*self._voted(voter))
 
@@ -72,7 +72,7 @@ class Opinions(Sequence[Run]):
         Raises:
             ConfigError: one of them has none on these runs.
         """
-        from xpander_magics.standing import win_rates_frame
+        from xpander_magics.voting.standing import win_rates_frame
 
         return win_rates_frame(*self._voted(voter))
 
@@ -81,7 +81,7 @@ class Opinions(Sequence[Run]):
 
         Takes its argument and raises as ``win_rates``; ConfigError, too, where statsmodels is missing.
         """
-        from xpander_magics.standing import strengths_frame
+        from xpander_magics.voting.standing import strengths_frame
 
         return strengths_frame(*self._voted(voter))
 
@@ -147,7 +147,7 @@ class Opinions(Sequence[Run]):
         A judge of pairs is compared by its votes, one of single answers by which of two scored higher. The columns are
         those of ``agreement.agreement_frame``: counts, raw agreement and Cohen's kappa with intervals, and words.
         """
-        from xpander_magics.agreement import agreement_frame
+        from xpander_magics.voting.agreement import agreement_frame
 
         contest, store = self._contest(), self.session.store
         scores = store.scores.select(contest.answers)
@@ -162,13 +162,13 @@ class Opinions(Sequence[Run]):
         return [run.variables.get(given) for run in self]
 
     def _voted(self, voter: str | Iterable[str] | None) -> tuple[Contest, list[Vote]]:
-        from xpander_magics.votes import votes_by
+        from xpander_magics.voting.votes import votes_by
 
         contest = self._contest()
         return contest, votes_by(self.session.store.votes.select(contest.answers), voter)
 
     def _contest(self) -> Contest:
-        from xpander_magics.pairs import Contest
+        from xpander_magics.voting.pairs import Contest
 
         return Contest(self)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.analysis.comparison import Comparison
-    from xpander_magics.grid import Grid
+    from xpander_magics.plans.grid import Grid
     from xpander_magics.store.sweeps import State
     from xpander_magics.widgets.board import Board
     from xpander_magics.widgets.vote import VoteView
@@ -236,7 +236,7 @@ class Runs(Opinions):
         Raises:
             ConfigError: no two of these runs can be compared, or an argument is wrong.
         """
-        from xpander_magics.votes import Voting
+        from xpander_magics.voting.votes import Voting
         from xpander_magics.widgets.vote import VoteView
 
         return VoteView(Voting(self, self.session.store, sweep_id=self.sweep_id, voter=voter, seed=seed))
@@ -305,7 +305,7 @@ class Runs(Opinions):
         return [found[entry.run_id] for entry in entries]  # type: ignore[misc]
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from xpander_magics.tables import runs_bundle
+        from xpander_magics.showing.tables import runs_bundle
 
         bundle: dict[str, Any] = runs_bundle(self)
         return bundle

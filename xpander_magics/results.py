@@ -242,7 +242,7 @@ class Run:
         return self.session
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from xpander_magics.display import run_bundle
+        from xpander_magics.showing.display import run_bundle
 
         return run_bundle(self)
 

@@ -22,17 +22,17 @@ from xpander_magics.store import Store
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from xpander_magics.client import Client
-    from xpander_magics.engine import Engine
-    from xpander_magics.execution import Listener
-    from xpander_magics.grid import Grid
     from xpander_magics.local.launch import LocalServer
     from xpander_magics.outcomes import Runs
-    from xpander_magics.plan import Plan
+    from xpander_magics.plans.grid import Grid
+    from xpander_magics.plans.plan import Plan
+    from xpander_magics.sending.engine import Engine
+    from xpander_magics.sending.execution import Listener
+    from xpander_magics.sending.sweeps import Sweeps, Watch
+    from xpander_magics.service.client import Client
+    from xpander_magics.service.targets import Directory
     from xpander_magics.store.sweeps import Kept as KeptSweep
-    from xpander_magics.sweeps import Sweeps, Watch
-    from xpander_magics.targets import Directory
-    from xpander_magics.votes import Voting
+    from xpander_magics.voting.votes import Voting
 
 
 class Session:
@@ -87,7 +87,7 @@ class Session:
             return self._client
 
     def _connect(self, **settings: Any) -> Client:
-        from xpander_magics.client import Client
+        from xpander_magics.service.client import Client
 
         settings["rate_limit"] = self.settings.rate_limit
         if self.local is not None:
@@ -118,7 +118,7 @@ class Session:
         Raises:
             AuthError: the key is refused, or is none.
         """
-        from xpander_magics.client import Client
+        from xpander_magics.service.client import Client
 
         url, untried = config.base_url_from(self.settings.base_url), None
         limits: dict[str, Any] = {name: getattr(self.settings, name) for name in ("connect_timeout", "rate_limit")}
@@ -151,7 +151,7 @@ class Session:
     @property
     def engine(self) -> Engine:
         """Client and store at work."""
-        from xpander_magics.engine import Engine
+        from xpander_magics.sending.engine import Engine
 
         return Engine(self.client, self.store, pause_wait=self.settings.pause_wait)
 
@@ -206,7 +206,7 @@ class Session:
 
         Whoever takes the options from a person puts them over ``defaults`` first.
         """
-        from xpander_magics.plan import make_plan
+        from xpander_magics.plans.plan import make_plan
         from xpander_magics.scoring.landing import scored_plan
 
         plan = make_plan(self._targeted(options), template, variables, self.client, self._kept)
@@ -248,7 +248,7 @@ class Session:
 
     def grid(self, options: Options, template: str, variables: Mapping[str, Any]) -> Grid:
         """Options and a prompt made ready to be sent as a sweep; takes its arguments as ``plan`` does."""
-        from xpander_magics.grid import make_grid
+        from xpander_magics.plans.grid import make_grid
         from xpander_magics.scoring.landing import scored_grid
 
         grid = make_grid(self._targeted(options), template, variables, self.client, self._kept)
@@ -303,15 +303,15 @@ class Session:
 
     def reply_all(self, runs: Iterable[Run], text: str, watch: Watch | None = None) -> Runs:
         """Goes on with each of several conversations, with each run's own settings."""
-        from xpander_magics.grid import Asking, grid_of
-        from xpander_magics.terms import reply_options
+        from xpander_magics.plans.grid import Asking, grid_of
+        from xpander_magics.plans.terms import reply_options
 
         asked = [Asking(text, reply_options(run, text, self.client)) for run in runs]
         return self.sweep(grid_of(asked, self.client, self._kept), watch)
 
     def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
         """The grid of a kept sweep, which masks today's secrets, too."""
-        from xpander_magics.grid import Grid
+        from xpander_magics.plans.grid import Grid
         from xpander_magics.scoring.landing import restored_scoring
 
         if kept.base_url != self.client.base_url:
@@ -325,7 +325,7 @@ class Session:
         return grid
 
     def _sweeps(self, grid: Grid, executor: Executor | None) -> Sweeps:
-        from xpander_magics.sweeps import Sweeps
+        from xpander_magics.sending.sweeps import Sweeps
 
         settings, client = self.settings, self.client
         if grid.base_url != client.base_url:  # a cell may have changed it while a panel's thread made the grid
@@ -338,7 +338,7 @@ class Session:
 
     def dry_run(self, planned: Plan | Grid, options: Options) -> str:
         """What would be sent, and the quote."""
-        from xpander_magics import quote
+        from xpander_magics.sending import quote
 
         return quote.told(planned, options, self.client, self.store)
 
@@ -362,7 +362,7 @@ class Session:
 
     def reply(self, run: Run, text: str) -> Run:
         """Goes on with a run's conversation, with the same target and settings."""
-        from xpander_magics.terms import reply_options
+        from xpander_magics.plans.terms import reply_options
 
         return self.run(reply_options(run, text, self.client), text, {})
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import requests
 
-from xpander_magics.client import Client
-from xpander_magics.engine import Engine
-from xpander_magics.plan import Plan
+from xpander_magics.plans.plan import Plan
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
+from xpander_magics.sending.engine import Engine
+from xpander_magics.service.client import Client
+from xpander_magics.service.targets import Target
 from xpander_magics.store import Store
-from xpander_magics.targets import Target
 
 AIM_MS = 3.0
 KEY = "benchmark-key-0123456789"

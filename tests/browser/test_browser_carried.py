@@ -10,7 +10,7 @@ import pytest
 from front_ends import NotebookPage
 from playwright.sync_api import expect
 
-from xpander_magics.carried import NotebookWarning, read_notebook
+from xpander_magics.showing.carried import NotebookWarning, read_notebook
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ import pytest
 from front_ends import NotebookPage
 from playwright.sync_api import Locator, expect
 
-from xpander_magics.carried import MIME
+from xpander_magics.showing.carried import MIME
 
 pytestmark = pytest.mark.browser
 

@@ -18,7 +18,7 @@ from xpander_magics.analysis.remarks import remarks
 from xpander_magics.analysis.scored import SUCCESS, scored
 from xpander_magics.analysis.summaries import Choice, summary_table, values_of
 from xpander_magics.errors import ConfigError, did_you_mean
-from xpander_magics.standing import has_statistics
+from xpander_magics.voting.standing import has_statistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +117,7 @@ class Comparison:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from xpander_magics.analysis.shown import comparison_bundle
-        from xpander_magics.carried import bundle
+        from xpander_magics.showing.carried import bundle
 
         ids = (run_id for run_id in self.frame["run_id"] if isinstance(run_id, str))
         return {**comparison_bundle(self), **bundle((), ids)}

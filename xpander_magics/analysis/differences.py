@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpander_magics import standing
 from xpander_magics.analysis import estimates
+from xpander_magics.voting import standing
 
 if TYPE_CHECKING:
     import numpy as np

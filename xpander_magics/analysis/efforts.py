@@ -14,7 +14,7 @@ from xpander_magics.analysis.layout import Laid, numbered
 from xpander_magics.analysis.subjects import Subject, objects
 from xpander_magics.contract import EFFORTS
 from xpander_magics.matrix import compared
-from xpander_magics.standing import has_statistics
+from xpander_magics.voting.standing import has_statistics
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,7 @@ from xpander_magics.analysis.intervals import (
     t_quantile,
 )
 from xpander_magics.errors import ConfigError
-from xpander_magics.standing import has_statistics
+from xpander_magics.voting.standing import has_statistics
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.errors import ConfigError, did_you_mean
-from xpander_magics.grid import Asking, grid_of
-from xpander_magics.markup import AS_IT_IS, escape
 from xpander_magics.matrix import NO_ANSWER, matrix_of
 from xpander_magics.outcomes import Runs
+from xpander_magics.plans.grid import Asking, grid_of
+from xpander_magics.plans.terms import repeat_options
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.scoring.keeping import score as score_runs
 from xpander_magics.scoring.scorers import scorer_of
-from xpander_magics.standing import NO_STATISTICS, has_statistics
+from xpander_magics.showing.markup import AS_IT_IS, escape
 from xpander_magics.tally import counted
-from xpander_magics.terms import repeat_options
+from xpander_magics.voting.standing import NO_STATISTICS, has_statistics
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
     from xpander_magics.analysis.estimates import Noise
-    from xpander_magics.grid import Grid
+    from xpander_magics.plans.grid import Grid
+    from xpander_magics.sending.sweeps import Watch
     from xpander_magics.session import Session
-    from xpander_magics.sweeps import Watch
 
 TAG = "noise"
 """What these runs are tagged with."""

@@ -13,7 +13,7 @@ from xpander_magics.analysis.subjects import Gone, Subject
 from xpander_magics.analysis.summaries import PASSED
 from xpander_magics.matrix import preview
 from xpander_magics.safety import plain
-from xpander_magics.standing import has_statistics
+from xpander_magics.voting.standing import has_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis.differences import CORRECTIONS, MARKS, p_shown, short
-from xpander_magics.markup import AS_IT_IS, escape
 from xpander_magics.safety import plain
-from xpander_magics.tables import captioned, columned
+from xpander_magics.showing.markup import AS_IT_IS, escape
+from xpander_magics.showing.tables import captioned, columned
 from xpander_magics.tally import counted
 
 if TYPE_CHECKING:

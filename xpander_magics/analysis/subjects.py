@@ -64,7 +64,7 @@ def subject_of(runs: Any) -> Subject:
     elif isinstance(runs, pd.DataFrame):
         frame = _completed(runs)
     elif isinstance(runs, (str, os.PathLike)):
-        from xpander_magics.carried import read_notebook
+        from xpander_magics.showing.carried import read_notebook
 
         frame = _completed(read_notebook(runs))
     elif isinstance(runs, Runs):

@@ -22,6 +22,7 @@ from xpander_magics.cell import Options
 from xpander_magics.contract import EFFORTS
 from xpander_magics.errors import ConfigError, SecretError, did_you_mean
 from xpander_magics.matrix import is_usable
+from xpander_magics.plans.terms import provider_and_model
 from xpander_magics.results import Run
 from xpander_magics.safety import as_shown, plain
 from xpander_magics.scoring.scorers import answer_of, checked_name
@@ -29,11 +30,10 @@ from xpander_magics.store.scores import Score
 from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.votes import JUDGE
 from xpander_magics.tally import counted
-from xpander_magics.terms import provider_and_model
 
 if TYPE_CHECKING:
-    from xpander_magics.grid import Grid
     from xpander_magics.opinions import Sending
+    from xpander_magics.plans.grid import Grid
     from xpander_magics.tally import Tally
 
 RUBRIC = """\

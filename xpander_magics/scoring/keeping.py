@@ -16,7 +16,7 @@ from xpander_magics.scoring.measures import Unscored, plain_value
 from xpander_magics.scoring.scorers import Scorer, answer_of, parts_of, scorer_of
 from xpander_magics.store.columns import COLUMNS
 from xpander_magics.store.scores import Score
-from xpander_magics.votes import login_name
+from xpander_magics.voting.votes import login_name
 
 if TYPE_CHECKING:
     from xpander_magics.opinions import Sending

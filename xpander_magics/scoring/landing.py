@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.cell import Options, is_template
 from xpander_magics.errors import ConfigError, StoreError, XpanderError
+from xpander_magics.plans.template import as_json, render
 from xpander_magics.results import Run
 from xpander_magics.scoring.keeping import Misses, Session, judged, scored, scorers_named, unknown_name
 from xpander_magics.scoring.measures import Unscored, plain_value, shortened
 from xpander_magics.scoring.scorers import Scorer
 from xpander_magics.store.scores import Score
-from xpander_magics.template import as_json, render
-from xpander_magics.votes import login_name
+from xpander_magics.voting.votes import login_name
 
 if TYPE_CHECKING:
-    from xpander_magics.grid import Grid
-    from xpander_magics.plan import Plan
+    from xpander_magics.plans.grid import Grid
+    from xpander_magics.plans.plan import Plan
     from xpander_magics.scoring.judge import Judge
     from xpander_magics.tally import Tally
 

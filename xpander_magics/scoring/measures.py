@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.errors import SchemaError
-from xpander_magics.schemas import check, parse_json
+from xpander_magics.plans.schemas import check, parse_json
 
 if TYPE_CHECKING:
     from xpander_magics.results import Run

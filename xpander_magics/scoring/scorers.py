@@ -289,7 +289,7 @@ def _fields(argument: str | None, variables: Mapping[str, Any]) -> Scorer:
 
 
 def _schema(argument: str | None, variables: Mapping[str, Any]) -> Scorer:
-    from xpander_magics.schemas import schema_from
+    from xpander_magics.plans.schemas import schema_from
 
     if argument is None:
         return Scorer("schema", "schema", measures.keeps_schema(None), needs_expected=False)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.errors import ConfigError
 from xpander_magics.matrix import is_usable
-from xpander_magics.pairs import Answer, Contest, Pair
 from xpander_magics.results import Run
 from xpander_magics.safety import as_shown
 from xpander_magics.scoring.judge import MATERIAL, SHOWN, Judge, Sheet, problem_of, verdict_schema
 from xpander_magics.scoring.measures import plain_value
-from xpander_magics.standing import strengths_frame, wilson, win_rates_frame
 from xpander_magics.store.votes import CHOICES, Vote
+from xpander_magics.voting.pairs import Answer, Contest, Pair
+from xpander_magics.voting.standing import strengths_frame, wilson, win_rates_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from xpander_magics.analysis.diffs.steps import steps
-from xpander_magics.display import facts, waiting_for
 from xpander_magics.errors import XpanderError
-from xpander_magics.markup import safe_html
 from xpander_magics.matrix import EQUAL, ERROR, FAILURE, Matrix, matrix_of
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import STREAMED, Run
 from xpander_magics.safety import as_shown, plain
-from xpander_magics.tables import runs_bundle
+from xpander_magics.showing.display import facts, waiting_for
+from xpander_magics.showing.markup import safe_html
+from xpander_magics.showing.tables import runs_bundle
 from xpander_magics.widgets.front import FrontEnd, source
 
 # Texts are compared word by word in the grid up to here, and shown when opened up to there.

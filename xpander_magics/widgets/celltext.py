@@ -9,8 +9,8 @@ from traitlets import Unicode
 
 from xpander_magics.cell import Options
 from xpander_magics.errors import XpanderError
-from xpander_magics.markup import escape
 from xpander_magics.safety import Redactor, plain
+from xpander_magics.showing.markup import escape
 from xpander_magics.widgets.choices import cell_line, cell_text
 from xpander_magics.widgets.front import FrontEnd, source
 

@@ -12,12 +12,12 @@ from typing import Any
 from xpander_magics.cell import Options, cell_parser, is_template
 from xpander_magics.contract import Agent, Model
 from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
-from xpander_magics.grid import rows_of
-from xpander_magics.markup import escape
+from xpander_magics.plans.grid import rows_of
+from xpander_magics.plans.template import Template, own_names
 from xpander_magics.results import Run
 from xpander_magics.safety import MASK, as_shown, is_secret_name, plain
-from xpander_magics.targets import why_not, written
-from xpander_magics.template import Template, own_names
+from xpander_magics.service.targets import why_not, written
+from xpander_magics.showing.markup import escape
 
 EFFORT_WORDS = {
     "low": "soonest, least thinking",

@@ -13,8 +13,8 @@ import ipywidgets as w
 from xpander_magics.cell import Options, is_template
 from xpander_magics.contract import EFFORTS, THINK_MODES, Model
 from xpander_magics.errors import did_you_mean
-from xpander_magics.markup import escape
 from xpander_magics.safety import plain
+from xpander_magics.showing.markup import escape
 from xpander_magics.widgets.choices import EFFORT_WORDS, THINK_WORDS, Choice, matching, models_from, named
 
 _STYLE = {"description_width": "8em"}

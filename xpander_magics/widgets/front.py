@@ -15,7 +15,7 @@ from typing import Any
 import anywidget
 from traitlets import Unicode
 
-from xpander_magics.markup import AS_IT_IS
+from xpander_magics.showing.markup import AS_IT_IS
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 

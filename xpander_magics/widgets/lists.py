@@ -8,9 +8,9 @@ from collections.abc import Callable
 import ipywidgets as w
 
 from xpander_magics.errors import XpanderError
-from xpander_magics.markup import escape
+from xpander_magics.service.targets import KINDS
 from xpander_magics.session import Session
-from xpander_magics.targets import KINDS
+from xpander_magics.showing.markup import escape
 from xpander_magics.widgets.background import in_background
 from xpander_magics.widgets.choices import targets_from
 from xpander_magics.widgets.controls import Controls

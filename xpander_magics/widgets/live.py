@@ -14,9 +14,9 @@ from ipywidgets import Layout
 from traitlets import Bool
 
 from xpander_magics.contract import Event
-from xpander_magics.display import shown_note, shown_step
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
+from xpander_magics.showing.display import shown_note, shown_step
 from xpander_magics.widgets.background import in_background
 from xpander_magics.widgets.front import FrontEnd, source
 

@@ -16,19 +16,20 @@ from typing import Any
 
 import ipywidgets as w
 
-from xpander_magics import carried, cell
+from xpander_magics import cell
 from xpander_magics.cell import Options
-from xpander_magics.display import as_html
 from xpander_magics.errors import StoreError, XpanderError
 from xpander_magics.kept import own_variables
-from xpander_magics.markup import escape
 from xpander_magics.outcomes import Runs
 from xpander_magics.progress import line, summary
-from xpander_magics.quote import quoted
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
+from xpander_magics.sending.quote import quoted
 from xpander_magics.session import Session, default_session
-from xpander_magics.tables import runs_shown
+from xpander_magics.showing import carried
+from xpander_magics.showing.display import as_html
+from xpander_magics.showing.markup import escape
+from xpander_magics.showing.tables import runs_shown
 from xpander_magics.tally import Tally
 from xpander_magics.widgets.background import in_background, later
 from xpander_magics.widgets.celltext import CellText, later_cells, standing_in

@@ -11,12 +11,12 @@ import signal
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from xpander_magics.carried import cell_source
 from xpander_magics.contract import Event
-from xpander_magics.display import final_bundle
 from xpander_magics.errors import XpanderError
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
+from xpander_magics.showing.carried import cell_source
+from xpander_magics.showing.display import final_bundle
 from xpander_magics.widgets.background import in_background, later
 
 if TYPE_CHECKING:

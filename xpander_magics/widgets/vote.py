@@ -10,12 +10,12 @@ import contextlib
 import threading
 from typing import Any
 
-from xpander_magics.display import answer_html
 from xpander_magics.errors import XpanderError
 from xpander_magics.safety import as_shown, plain
+from xpander_magics.showing.display import answer_html
+from xpander_magics.showing.tables import standing_bundle
 from xpander_magics.store.votes import Vote
-from xpander_magics.tables import standing_bundle
-from xpander_magics.votes import Voting
+from xpander_magics.voting.votes import Voting
 from xpander_magics.widgets.background import in_background, later
 from xpander_magics.widgets.front import FrontEnd, source
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis.diffs.alignment import Piece, aligned, words_between
 from xpander_magics.analysis.diffs.steps import steps
-from xpander_magics.calls import MARK
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import Run
+from xpander_magics.service.calls import MARK
 from xpander_magics.session import default_session
 from xpander_magics.store.columns import COLUMNS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from xpander_magics.analysis.diffs.alignment import Piece, words_between
 from xpander_magics.analysis.diffs.difference import MISSING, Change, Diff, Fact, Step
-from xpander_magics.markup import AS_IT_IS, escape
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
+from xpander_magics.showing.markup import AS_IT_IS, escape
 from xpander_magics.store.values import to_json
 
 _EQUAL_WORDS = 80  # of more equal words in a row, the middle is left out

@@ -8,7 +8,7 @@ from xpander_magics.analysis.diffs.alignment import aligned
 from xpander_magics.analysis.estimates import Estimate, PairedDifference, mean_interval, paired_difference
 from xpander_magics.analysis.layout import combined, numbered
 from xpander_magics.analysis.subjects import objects
-from xpander_magics.standing import has_statistics
+from xpander_magics.voting.standing import has_statistics
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison

@@ -9,7 +9,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from xpander_magics.markup import escape
+from xpander_magics.showing.markup import escape
 
 _LONGEST_ANSWER = 900
 

@@ -1,0 +1,1 @@
+"""What IPython sees: the magics, their commands, and Tab."""

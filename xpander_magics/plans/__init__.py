@@ -1,0 +1,1 @@
+"""A cell's text and options become a checked plan, or a grid of them; nothing is sent."""

@@ -1,0 +1,1 @@
+"""Plans are sent and followed to their end: one, or many, here or in other processes."""

@@ -1,0 +1,1 @@
+"""Two answers, and which of them is better: what people and judges have said, and what it comes to."""
