@@ -15,7 +15,8 @@ from notebook_shell import Notebook
 
 import xpander_magics as xp
 from xpander_magics.analysis.diffs.alignment import Piece, aligned, words_between
-from xpander_magics.analysis.diffs.difference import MISSING, changes, diff
+from xpander_magics.analysis.diffs.changes import MISSING, changes
+from xpander_magics.analysis.diffs.difference import diff
 from xpander_magics.contract import Event
 from xpander_magics.errors import ConfigError, NotFoundError
 from xpander_magics.outcomes import Runs

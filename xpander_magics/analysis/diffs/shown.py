@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.diffs.alignment import Piece, words_between
-from xpander_magics.analysis.diffs.difference import MISSING, Change, Diff, Fact, Step
+from xpander_magics.analysis.diffs.changes import MISSING, Change
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.showing.markup import AS_IT_IS, escape
 from xpander_magics.store.values import to_json
+
+if TYPE_CHECKING:
+    from xpander_magics.analysis.diffs.difference import Diff, Fact, Step
 
 _EQUAL_WORDS = 80  # of more equal words in a row, the middle is left out
 _AROUND = 30
