@@ -23,7 +23,7 @@ def within(package: str, *modules: str) -> tuple[str, ...]:
 LAYERS = (
     *("safety", "errors", "contract", "config", "limits", "results", "tally"),
     *("cell", "commands"),
-    *within("service", "sse", "refusals", "bodies", "transport", "targets", "calls", "resources", "marks", "client"),
+    *within("service", "sse", "refusals", "bodies", "transport", "targets", "calls", "marks", "resources", "client"),
     *within("plans", "sandbox", "template", "schemas", "terms", "plan", "grid"),
     *("store", "asked", "matrix"),
     *within("voting", "pairs", "votes", "standing", "agreement"),
@@ -34,7 +34,7 @@ LAYERS = (
     *("local", "progress", "session", "kept", "api"),
     *within("showing", "carried", "markup", "display", "tables"),
     *("analysis", "widgets"),
-    *within("magics", "complete", "analyses", "actions", "magic"),
+    *within("magics", "pages", "complete", "analyses", "actions", "magic"),
     *("__init__", "demo", "doctor", "__main__"),
 )
 ORDERED = {part.partition(".")[0] for part in LAYERS if "." in part}
@@ -167,3 +167,17 @@ def test_every_line_of_the_threat_model_names_tests_that_exist() -> None:
             file = path or (file if same else section)
             text = (ROOT / file).read_text(encoding="utf-8")
             assert re.search(rf"^(?:def |class )?{name}\b", text, re.M), f"{file}::{name}"
+
+
+def test_the_table_of_modules_has_the_layers_in_their_order() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("| module | its job |")[2]
+    first_column = re.findall(r"^\| (.+?) \| ", text.partition("\n\n")[0], re.M)
+    package, named = "", []
+    for module in re.findall(r"`(\w+/?)`", " ".join(first_column)):
+        if module.endswith("/"):
+            package = module[:-1] if module[:-1] in ORDERED else ""
+            named += [] if package else [module[:-1]]
+        else:
+            package = package if f"{package}.{module}" in LAYERS else ""
+            named.append(f"{package}.{module}".strip("."))
+    assert named == [part for part in LAYERS if part != "__init__"]
