@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from IPython.core.completer import Completion, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 
@@ -16,8 +17,18 @@ from xpander_magics.session import default_session
 def offered(notebook: Notebook, text: str) -> list[str]:
     """What our matcher offers at the end of a cell, as the shell asks for it."""
     matcher = next(m for m in notebook.shell.Completer.custom_matchers if hasattr(m, "xpander_completer"))
-    found = matcher.xpander_completer.matches(text)
+    found = matcher.xpander_completer().matches(text)
     return found[1] if found else []
+
+
+def tab(shell: InteractiveShell, text: str) -> list[Completion]:
+    """What the shell offers at the end of a cell, as a kernel asks for it."""
+    with provisionalcompleter():
+        return list(shell.Completer.completions(text, len(text)))
+
+
+def words(completions: list[Completion]) -> list[str]:
+    return [completion.text for completion in completions]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +116,10 @@ def test_runs_are_offered(notebook: Notebook) -> None:
 
 def test_the_shell_completes(notebook: Notebook) -> None:
     shell = notebook.shell
-    assert "status" in shell.complete("sta", "%xpander sta", 12)[1]
-    text, found = shell.complete(None, "%%xpander echo --eff", 20)
-    assert (text, found) == ("--eff", ["--effort"])
-    assert "%who" in shell.complete(None, "%wh", 3)[1]
+    assert "status" in words(tab(shell, "%xpander sta"))
+    (found,) = tab(shell, "%%xpander echo --eff")
+    assert (found.text, found.start, found.end) == ("--effort", 15, 20)
+    assert "%who" in words(tab(shell, "%wh"))
 
 
 def test_a_name_with_a_space_is_offered_in_quotes(notebook: Notebook) -> None:
@@ -126,7 +137,7 @@ def test_tab_without_a_key_or_a_service_is_no_error(
 ) -> None:
     def options(text: str) -> list[str]:
         # IPython goes on to offer what it knows itself, such as %%writefile.
-        return [found for found in shell.complete(None, text, len(text))[1] if not found.startswith("%")]
+        return [found for found in words(tab(shell, text)) if not found.startswith("%")]
 
     assert options("%%xpander wri") == []
     assert "--effort" in options("%%xpander --eff")
@@ -145,7 +156,7 @@ def test_tab_does_not_wait_for_a_service_that_is_silent(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, and never answers
         environment.setenv("XPANDER_API_KEY", "some-key-some-key")
         environment.setenv("XPANDER_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert "writer" not in shell.complete(None, "%%xpander wri", 13)[1]
+        assert "writer" not in words(tab(shell, "%%xpander wri"))
 
 
 def test_what_can_be_compared_is_offered(notebook: Notebook) -> None:

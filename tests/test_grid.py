@@ -587,6 +587,21 @@ def test_a_reply_to_each_of_a_sweep(notebook: Notebook) -> None:
     assert [run.thread_id for run in third] == [run.thread_id for run in first]
 
 
+def test_replies_to_a_sweep_are_about_the_same_and_can_be_compared_by_model(notebook: Notebook) -> None:
+    notebook.ns["cities"] = {"city": ["Oslo", "Rome"]}
+    notebook.run("%%xpander echo -e low,high --over cities -o first -q\nOn {{ city }}")
+    first = notebook.ns["first"]
+    second = first.reply("again")
+    assert (
+        [run.variables for run in second]
+        == [run.variables for run in first]
+        == [run.reply("more").variables for run in second]
+    )
+    compared = second.compare(score="contains", expected="city")
+    assert len(compared.table) == 2
+    assert compared.differences["inputs"].tolist() == [2]
+
+
 def test_too_many_runs_send_nothing(service: FaultServer, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("XPANDER_API_KEY", service.key)
     environment.setenv("XPANDER_BASE_URL", service.url)

@@ -127,6 +127,33 @@ def test_another_conversation_is_another_input() -> None:
     assert matrix.columns()["inputs"] == [["one"], ["two"]]
 
 
+def turn(model: str, city: str | None, thread: str) -> Run:
+    variables = {"city": city} if city else {}
+    return run("x", prompt="and then?", variables=variables, model=f"p/{model}", request={"id": thread})
+
+
+def test_conversations_of_several_models_about_the_same_are_one_input() -> None:
+    matrix = matrix_of([turn("m", "Oslo", "1"), turn("k", "Oslo", "2"), turn("m", "Rome", "3"), turn("k", "Rome", "4")])
+    assert (matrix.settings, matrix.names) == (["model"], ["m", "k"])
+    assert matrix.cells == {(0, 0): [0], (0, 1): [1], (1, 0): [2], (1, 1): [3]}
+    assert (matrix.columns()["names"], matrix.columns()["inputs"]) == (["city"], [["Oslo"], ["Rome"]])
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [("m", "Oslo", "1"), ("k", "Oslo", "1"), ("m", "Oslo", "2"), ("k", "Oslo", "2")],  # each had by both
+        [("m", "Oslo", "1"), ("m", "Oslo", "2")],  # had by the same
+        [("m", None, "1"), ("k", None, "2")],  # about who knows what
+    ],
+)
+def test_other_conversations_are_inputs_of_their_own(turns: list[tuple[str, str | None, str]]) -> None:
+    assert matrix_of([turn(*one) for one in turns]).columns()["inputs"] in (
+        [["Oslo", "1"], ["Oslo", "2"]],
+        [["1"], ["2"]],
+    )
+
+
 def test_where_no_variable_varies_the_prompt_is_the_input() -> None:
     told = matrix_of([run("x", prompt="one"), run("x", prompt="two")]).columns()
     assert (told["names"], told["inputs"]) == (["prompt"], [["one"], ["two"]])

@@ -115,7 +115,7 @@ def test_kinds_are_added_up_each_with_its_own_runs() -> None:
         earlier("gpt-5", 9.0, target_id="another"),
         earlier("gpt-5", None, 5),
     ],
-    ids=repr,
+    ids=["effort", "model", "no model", "target", "no time"],
 )
 def test_runs_of_another_kind_say_nothing(other: Run) -> None:
     assert quote({LARGE: 3}, [other], mode="sync", usage=False).seconds is None

@@ -165,7 +165,6 @@ def filled(store: Store) -> None:
         ({"since": datetime.now() - timedelta(days=1)}, "012"),
         ({"since": datetime.now() + timedelta(days=1)}, ""),
     ],
-    ids=str,
 )
 def test_filters(filters: dict[str, Any], found: str, store: Store) -> None:
     filled(store)

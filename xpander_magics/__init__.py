@@ -1,13 +1,23 @@
 """Jupyter magics for xpander.ai: a cell goes to an agent, its answer lands in a DataFrame.
 
-``%load_ext xpander_magics`` registers ``%xpander`` and ``%%xpander``. The same in Python::
+In a notebook, ``%load_ext xpander_magics`` registers ``%xpander`` and ``%%xpander``. Without an
+account, ``%xpander local`` serves small models on this machine; with one, set ``XPANDER_API_KEY``
+before the kernel starts, or run ``%xpander login``. Then a cell is a prompt::
+
+    %%xpander writer -e low,high --over tickets -o results
+    Classify this support ticket as bug, billing or praise: {{ text }}
+
+The same from Python::
 
     import xpander_magics as xp
 
-    run = xp.run("Say hi to {{ name }}", target="writer", variables={"name": "Ada"})
-    df = xp.runs()
+    run = xp.run("Say hi to {{ name }}.", target="writer", variables={"name": "Ada"})
+    runs = xp.sweep("Classify: {{ text }}", target="writer", efforts=["low", "high"], over=tickets)
+    found = xp.compare(runs, by="effort", score="exact", expected="label")
+    df = xp.runs()  # every kept run, one a row
 
-The names below are imported when they are first used, so that loading the extension stays quick.
+``%%xpander?`` shows every option, ``%xpander help`` every command, ``help(xp.sweep)`` and the like
+all arguments. The documentation is in README.md and in the folder ``docs`` of this package.
 """
 
 from __future__ import annotations
@@ -85,14 +95,22 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """Registers the magics; what ``%load_ext xpander_magics`` calls."""
+    """Registers the magics; what ``%load_ext xpander_magics`` calls.
+
+    Args:
+        ipython: the shell.
+    """
     from xpander_magics.magics.magic import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
-    """Takes the magics away and ends the local server; what ``%unload_ext`` calls."""
+    """Takes the magics away and ends the local server; what ``%unload_ext xpander_magics`` calls.
+
+    Args:
+        ipython: the shell.
+    """
     from xpander_magics.magics.magic import unload
 
     unload(ipython)

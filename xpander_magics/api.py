@@ -61,22 +61,58 @@ def run(
 ) -> Run:
     """Sends one prompt to an agent or a workflow; what ``%%xpander`` does, from Python.
 
+    What isn't given is as ``%xpander use`` chose it, else as the target has it.
+
     Args:
-        prompt: a Jinja2 template over ``variables``; sent as it is with ``raw``.
-        target: a name, unique name or id; else what ``%xpander use`` chose, else ``XPANDER_AGENT_ID``.
+        prompt: a Jinja2 template over ``variables``, as the other texts are; sent as it is with
+            ``raw``.
+        target: a name, unique name or id, after ``agent:`` or ``workflow:`` where it is ambiguous;
+            else what ``%xpander use`` chose, else ``XPANDER_AGENT_ID``.
         model: ``PROVIDER/MODEL``.
-        schema: a JSON Schema as a dict, a path to a .json file, or a pydantic model class.
+        effort: the reasoning effort: ``low``, ``medium``, ``high`` or ``xhigh``.
+        think: the think mode: ``default`` or ``harder``.
+        variables: the values of the template's names.
+        version: of the target; ``draft`` for the unpublished one.
+        instructions: added to the system prompt for this run.
+        context: facts added for this run.
+        expected_output: the output that is wanted, in words.
+        title: a name for the task.
+        format: of the answer: ``text``, ``markdown`` or ``json``.
+        schema: a JSON Schema as a dict, a path to a .json file, or a pydantic model class, by which
+            the answer is checked.
+        files: URLs for the agent to read.
+        user: who asks: a dict of ``id``, ``email``, ``first_name``, …
+        payload: a dict that is kept with the task.
         mcp: an MCP server's ``{name, config}``, or a list of them.
+        thread: a ``Run``, or an id, whose conversation is gone on with.
         fields: further fields of the invoke body by their own names, as ``--set`` gives them.
-        timeout: seconds that the run may take.
+        mode: how the call is made: ``stream`` when omitted, ``sync`` or ``async``.
+        rpm: the most requests a minute, evenly spaced.
+        timeout: seconds that the run may take; 600 when omitted.
+        usage: whether to ask what the run used and cost, one more request; it is when omitted.
+        on_interrupt: what becomes of the task if the kernel is interrupted: ``stop`` when omitted,
+            or ``detach``, which leaves it running.
+        cached: reuse a completed run that asked the same.
+        experiment, tags, note: kept with the run.
         score: a scorer, or a list of them, as in ``xp.score``; the run is scored as it lands.
         expected: the variable that says what the answer should be.
+        raw: no templates: all is sent as given.
+        allow_secrets: send a prompt although it holds a secret.
 
     Returns:
         The run, ``completed``; or ``paused`` where it waits for a person.
 
     Raises:
-        XpanderError: one of its kinds; ``run`` holds what was kept. See ``xpander_magics.errors``.
+        ConfigError, TemplateError, SecretError: an argument or the prompt is wrong; nothing was
+            sent.
+        TaskFailed: the task ended, and not as ``completed``.
+        XpanderError: another of its kinds, see ``help("xpander_magics.errors")``. Where something
+            was sent, the error's ``run`` has what is kept of it.
+
+    Example:
+        >>> run = xp.run("Say hi to {{ name }}.", target="writer", variables={"name": "Ada"})
+        >>> run.status, run.result
+        ('completed', 'Hi Ada!')
     """
     given = dict(locals())
     options = _options(given, models=_one("model", model), efforts=_one("effort", effort), thinks=_one("think", think))
@@ -127,33 +163,55 @@ def sweep(
 ) -> Runs:
     """Sends one prompt for each combination of input, model, effort, think mode and repeat.
 
-    All is rendered and checked before the first is sent. An interrupt sends no more, stops what is under
-    way (or leaves it, with ``on_interrupt="detach"``) and returns what there is.
+    All is rendered and checked before the first is sent. An interrupt sends no more, stops what is
+    under way (or leaves it, with ``on_interrupt="detach"``) and returns what there is.
 
     Args:
         prompt: a Jinja2 template over ``variables`` and the row; sent as it is with ``raw``.
-        models: each ``PROVIDER/MODEL``. What isn't listed here or in ``%xpander use`` is as the target has it.
-        over: the inputs: a DataFrame, a list of dicts, or a dict of lists (every combination). The names of
-            its columns are variables of the template, and of every other text.
-        repeat: how often each combination is sent.
+        models: each ``PROVIDER/MODEL``.
+        efforts: each ``low``, ``medium``, ``high`` or ``xhigh``.
+        thinks: each ``default`` or ``harder``.
+        over: the inputs: a DataFrame, a list of dicts, or a dict of lists (every combination). The
+            names of its columns are variables of the template, and of every other text.
+        repeat: how often each combination is sent; once when omitted.
         thread: a run whose conversation is gone on with, or several; within one, turns go one by one.
         jobs: how many are under way at once at the most; 20 when omitted.
         rpm: the most requests a minute, evenly spaced. The service's own limit is held besides.
-        timeout: seconds that each run may take.
-        usage: whether each run asks what it used and cost, one more request each.
+        timeout: seconds that each run may take; 600 when omitted.
+        usage: whether each run asks what it used and cost, one more request each; none does when
+            omitted, and ``%xpander usage`` asks later.
         cached: reuse completed runs that asked the same.
-        executor: any ``concurrent.futures.Executor``, to run the calls in other processes or on other
-            machines; they need this package, and a store that all of them reach.
+        executor: any ``concurrent.futures.Executor``, to run the calls in other processes or on
+            other machines; they need this package, and a store that all of them reach.
         progress: whether a progress bar is shown; when omitted, in notebooks and terminals.
-        The other arguments are those of ``run``.
+        target, variables, version, instructions, context, expected_output, title, format, schema,
+            files, user, payload, mcp, fields, mode, on_interrupt, experiment, tags, note, score,
+            expected, raw, allow_secrets: as in ``xp.run``; ``expected`` may be a column of ``over``.
 
     Returns:
-        The runs, in the order of inputs, models, efforts, think modes and repeats. A failed run is one of
-        them; ``raise_for_failures()`` raises for it.
+        The runs, in the order of inputs, models, efforts, think modes and repeats. A failed run is
+        one of them; ``raise_for_failures()`` raises for it.
 
     Raises:
-        XpanderError: nothing was sent; or what stopped all of it, such as a key that is refused. Then
-            ``runs`` of the error has what was done.
+        ConfigError, TemplateError, SecretError: an argument or a prompt is wrong; nothing was sent.
+        XpanderError: another of its kinds: what stopped all of it, such as a key that is refused.
+            The error's ``runs`` has what was done.
+
+    Example:
+        >>> tickets = [
+        ...     {"text": "It crashes.", "label": "bug"},
+        ...     {"text": "Please refund me.", "label": "billing"},
+        ... ]
+        >>> runs = xp.sweep(
+        ...     "Bug, billing or praise? {{ text }}",
+        ...     target="writer",
+        ...     efforts=["low", "high"],
+        ...     over=tickets,
+        ... )
+        >>> runs.statuses()
+        {'completed': 4}
+        >>> [run.result for run in runs]
+        ['bug', 'bug', 'bug', 'billing']
     """
     given = dict(locals())
     _count("repeat", repeat)
@@ -278,13 +336,26 @@ def runs(
     """Every kept run, or those that fit, newest last.
 
     Args:
+        experiment: only runs of this experiment.
+        status: only runs with this status: ``completed``, ``failed``, ``planned``, …
+        target: only runs of the target of this name or id.
+        tag: only runs with this tag.
         last: no more than so many, the newest.
 
     Returns:
-        A DataFrame of one row a run, always with the same columns and dtypes.
+        One row a run, always with the same columns and dtypes: times are datetime64[UTC], settings
+        category, counts Int64, seconds (``latency_s``, ``ttft_s``, ``queue_s``, ``server_s``), US
+        dollars (``cost_usd``) and scores Float64, ``output``, ``variables``, ``tags``,
+        ``tools_used`` and ``metadata`` object. What isn't known is missing.
 
     Raises:
-        ConfigError: an argument is of another type, or the store can't be read.
+        ConfigError: an argument is of another type.
+        StoreError: the store can't be read.
+
+    Example:
+        >>> df = xp.runs(experiment="tickets", status="completed")
+        >>> df[["effort", "prompt", "result"]].shape
+        (4, 3)
     """
     _texts(experiment=experiment, status=status, target=target, tag=tag)
     _count("last", last)

@@ -42,11 +42,13 @@ class Layout(NamedTuple):
     Attributes:
         vary: the settings that vary, by their numbers; templates only where they compete.
         told: the variables that say no more than a setting does.
+        threads: whether conversations tell inputs apart.
         inputs: the input of each that was asked.
     """
 
     vary: list[int]
     told: set[str]
+    threads: bool
     inputs: list[InputKey]
 
 
@@ -99,8 +101,25 @@ def laid_out(
         text: sorted_json({name: value for name, value in some.items() if name not in told}) if told else text
         for text, some in variables.items()
     }
-    inputs = [(left[one.variables], one.thread or "", _text(one, told, compete)) for one in asked]
-    return Layout(vary, told, inputs)
+    threads = _threads_tell(asked, vary)
+    inputs = [(left[one.variables], (threads and one.thread) or "", _text(one, told, compete)) for one in asked]
+    return Layout(vary, told, threads, inputs)
+
+
+def _threads_tell(asked: Iterable[Asked], vary: Sequence[int]) -> bool:
+    """Whether conversations tell inputs apart.
+
+    Not where they were had with different settings, each with one, as when all of a sweep is replied to: then the
+    variables say what a conversation is about, and two models' talks about the same are one input.
+    """
+    if len({one.thread for one in asked}) < 2:
+        return False
+    had: dict[str, set[tuple[str | None, ...]]] = {}
+    for one in asked:
+        if one.thread is None or one.variables == "{}":
+            return True
+        had.setdefault(one.thread, set()).add(tuple(one.settings[number] for number in vary))
+    return any(len(settings) > 1 for settings in had.values()) or len(set().union(*had.values())) == 1
 
 
 def _text(one: Asked, told: Collection[str], compete: bool) -> str:

@@ -90,7 +90,7 @@ COMMANDS = tuple(
             "judge two answers to the same input, blind; of the newest sweep if no runs are named",
         ),
         ("tag", "RUN TAG [TAG ...] [--remove]", "add tags to a run, or take them away"),
-        ("help", "[COMMAND]", "this help, or a command's"),
+        ("help", "[COMMAND | WORDS]", "this help, a command's, or the page that answers best: help why unknown"),
     )
 )
 COMMAND_NAMES = tuple(spec.name for spec in COMMANDS)
@@ -195,6 +195,8 @@ def parse_command(line: str) -> Command:
             if once in options.said():
                 raise ConfigError(f"{option_of(once)} is for one cell alone; as a default it makes no sense.")
         return Command(name, options=options, clear=clear)
+    if name == "help":  # a question may have any signs
+        return Command(name, words=tuple(rest.split()))
     parser = command_parser(name)
     given, left = parser.parse_known_args(split(rest))
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}

@@ -64,7 +64,11 @@ SECRET_FIELDS = ("user_tokens", "user_oidc_token", "mcp_servers")
 
 
 class Record:
-    """One JSON object of the service: its fields as attributes, the whole as ``raw``."""
+    """One JSON object of the service: its fields as attributes, the whole as ``raw``.
+
+    Attributes:
+        raw: the whole, as it was answered.
+    """
 
     FIELDS: ClassVar[tuple[str, ...]] = ()
     raw: dict[str, Any]
@@ -108,8 +112,18 @@ def id_from(value: Any) -> str | None:
 class Task(Record):
     """One execution of an agent or a workflow, as every invoke, Get Task and Stop answer it.
 
-    Times are ISO 8601 strings in UTC, ``duration`` is in seconds, ``tokens`` holds ``prompt_tokens``,
-    ``completion_tokens`` and ``total_tokens``.
+    Its attributes are the fields of the service's contract, ``dir(task)`` lists them: ``id``,
+    ``status``, ``result``, ``agent_id``, … One that is missing is None. Times are ISO 8601 strings
+    in UTC, ``duration`` is in seconds, ``tokens`` holds ``prompt_tokens``, ``completion_tokens`` and
+    ``total_tokens``.
+
+    Attributes:
+        raw: the whole, as it was answered.
+
+    Example:
+        >>> task = client.invoke("writer", "Say hi to Ada.")
+        >>> task.status, task.result, task.ended
+        ('completed', 'Hi Ada!', True)
     """
 
     FIELDS = (
@@ -126,12 +140,17 @@ class Task(Record):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether nothing more will come of it; ``paused`` is no end."""
         return has_ended(self.raw.get("status"), self.raw.get("finished_at"))
 
 
 class Agent(Record):
-    """An agent or a workflow; ``kind`` says which."""
+    """An agent or a workflow, as ``client.agents()`` and ``client.workflows()`` list them.
+
+    Attributes:
+        kind: ``agent`` or ``workflow``.
+        raw: the whole, as it was answered.
+    """
 
     FIELDS = (
         *("id", "name", "status", "unique_name", "description", "icon", "type", "organization_id"),
@@ -157,7 +176,7 @@ class Model(Record):
 
 
 class Usage(Record):
-    """What a task used. ``cost`` is in USD, without the executions on the customer's own keys."""
+    """What a task used. ``cost`` is in US dollars, without the executions on the customer's own keys."""
 
     FIELDS = ("task_id", "tokens", "cost", "input_tokens", "output_tokens", "actions", "is_byok")
 
@@ -170,7 +189,7 @@ class Message(Record):
 
 @dataclass(frozen=True, repr=False)
 class Event:
-    """One event of a stream.
+    """One event of a stream, as ``client.stream`` yields it.
 
     Attributes:
         type: such as ``chunk``, ``think`` or ``task_finished``; kept as sent, known or not.
@@ -178,6 +197,11 @@ class Event:
         time: ISO 8601, as sent; None where the event names none.
         data: text for ``chunk`` and ``think``, a task's fields for ``task_*``, else as sent.
         raw: the whole event.
+
+    Example:
+        >>> events = list(client.stream("writer", "Say hi to Ada."))
+        >>> "".join(event.data for event in events if event.type == "chunk")
+        'Hi Ada!'
     """
 
     type: str

@@ -107,9 +107,19 @@ def _forget_variables(error: BaseException) -> None:
 class XpanderError(_ShownBriefly, Exception):
     """Anything that this package raises on purpose.
 
+    The message says what was wrong, where, and what to do next. A cell shows it without a traceback;
+    ``%config XpanderMagics.traceback = True`` shows that, too.
+
     Attributes:
         run: the run that it ended, already kept in the store; None where nothing was sent.
         runs: what was done of the sweep that it ended; None where it ended none.
+
+    Example:
+        >>> try:
+        ...     xp.run("Say hi to {{ name }}.", target="writer")
+        ... except xp.XpanderError as error:
+        ...     print(type(error).__name__, error.run)
+        TemplateError None
     """
 
     run: Run | None = None
@@ -164,23 +174,23 @@ class ServiceError(XpanderError):
 
 
 class AuthError(ServiceError):
-    """The key is missing, wrong, or not allowed to do this."""
+    """The key is missing, wrong, or not allowed to do this: HTTP 401 and 403."""
 
 
 class NotFoundError(ServiceError):
-    """There is no such agent, workflow, provider, model, task or run."""
+    """There is no such agent, workflow, provider, model, task or run: HTTP 404."""
 
 
 class InvalidRequestError(ServiceError):
-    """The service refuses the request as it is."""
+    """The service refuses the request as it is: HTTP 400, 409, 422."""
 
 
 class RateLimitError(ServiceError):
-    """Too many requests, still after the retries."""
+    """Too many requests, still after the retries: HTTP 429."""
 
 
 class ServerError(ServiceError):
-    """The service failed, or answered something that isn't its contract's."""
+    """The service failed (HTTP 5xx), or answered something that isn't its contract's."""
 
 
 class ConnectionFailed(ServiceError):

@@ -230,7 +230,6 @@ def matrix_of(runs: Iterable[Run]) -> Matrix:
         which.append(asked.setdefault(one, len(asked)))
         outcomes.append(_outcome(run, answers, texts))
     layout = laid_out(asked, variables)
-    threads = len({one.thread for one in asked}) > 1
     models = short_models(one.settings[0] for one in asked)
     configurations: dict[tuple[str | None, ...], int] = {}
     inputs: dict[InputKey, int] = {}
@@ -241,7 +240,7 @@ def matrix_of(runs: Iterable[Run]) -> Matrix:
         if key not in inputs:
             inputs[key] = len(inputs)
             left = {name: value for name, value in variables[one.variables].items() if name not in layout.told}
-            if threads:
+            if layout.threads:
                 left = {**left, "thread": one.thread}
             nested.update(name for name, value in left.items() if isinstance(value, (dict, list)))
             kept.append(Input({name: plain(as_shown(value)) for name, value in left.items()}, plain(one.prompt)))

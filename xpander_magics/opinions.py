@@ -35,7 +35,7 @@ class Sending(Protocol):
 
 
 class Opinions(Sequence[Run]):
-    """Runs that can be judged.
+    """Runs that can be judged, by people and by models.
 
     Attributes:
         session: where their votes are kept, and judges are asked.
@@ -47,14 +47,23 @@ class Opinions(Sequence[Run]):
 
     @property
     def votes(self) -> pd.DataFrame:
-        """People's votes on these runs, oldest first, one a row; without those that were taken back.
+        """People's votes on these runs, oldest first; without those that were taken back.
 
-        The columns are those of ``standing.votes_frame``. ``votes_by`` has the judges'.
+        ``vote_id`` (string), ``created_at`` (datetime64[us, UTC]), ``voter`` (string), ``choice``
+        (category: left, right, both_good, both_bad, skip), ``left_run_id``, ``right_run_id``, and the
+        configurations ``left``, ``right`` and ``winner`` (string; missing where neither won).
+        ``votes_by`` has the judges'.
         """
         return self.votes_by(None)
 
     def votes_by(self, voter: str | Iterable[str] | None) -> pd.DataFrame:
-        """The votes of a person, a judge, or several of them, as ``votes`` has those of all people.
+        """The votes of a person, a judge, or several of them.
+
+        Args:
+            voter: a name, or several; None for all people's.
+
+        Returns:
+            A vote a row, with the columns of ``votes``.
 
         Raises:
             ConfigError: one of them has none on these runs.
@@ -64,22 +73,46 @@ class Opinions(Sequence[Run]):
         return votes_frame(*self._voted(voter))
 
     def win_rates(self, voter: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """How often each configuration won against each other one, by the votes; see ``standing.win_rates_frame``.
+        """How often each configuration won against each other one, by the votes.
+
+        The interval is Wilson's (1927), at 95%. It takes votes as independent, which those of several
+        persons on the same two answers aren't: with many of these it is too narrow.
 
         Args:
             voter: whose votes count: a person's or a judge's name, or several; all people's when omitted.
 
+        Returns:
+            A row for each two: ``configuration``, ``opponent`` (string), ``wins``, ``losses``,
+            ``both_good``, ``both_bad``, ``skipped`` (Int64), ``win_rate``, ``low``, ``high`` (Float64:
+            the share of decided votes; without statsmodels no interval).
+
         Raises:
-            ConfigError: one of them has none on these runs.
+            ConfigError: one of them has no votes on these runs.
+
+        Example:
+            >>> vote = runs.vote(voter="ada", seed=1).cast("left")
+            >>> runs.win_rates("ada")[["configuration", "opponent", "wins", "losses"]].shape
+            (1, 4)
         """
         from xpander_magics.voting.standing import win_rates_frame
 
         return win_rates_frame(*self._voted(voter))
 
     def strengths(self, voter: str | Iterable[str] | None = None) -> pd.DataFrame:
-        """Each configuration's Bradley–Terry strength, by the votes; see ``standing.strengths_frame``.
+        """Each configuration's Bradley–Terry strength, by the votes, the strongest first.
 
-        Takes its argument and raises as ``win_rates``; ConfigError, too, where statsmodels is missing.
+        Strengths are log-odds against the mean of all (Bradley and Terry, 1952); 0 is the average
+        configuration, a tie is half a win for each. The 95% intervals are robust to clusters by input.
+
+        Args:
+            voter: whose votes count: a person's or a judge's name, or several; all people's when omitted.
+
+        Returns:
+            A row for each: ``configuration`` (string), ``votes`` (Int64: without skipped ones),
+            ``strength``, ``low``, ``high`` (Float64), ``note`` (string: why it has none, if so).
+
+        Raises:
+            ConfigError: one of them has no votes on these runs, or statsmodels is missing.
         """
         from xpander_magics.voting.standing import strengths_frame
 
@@ -95,12 +128,13 @@ class Opinions(Sequence[Run]):
     ) -> Verdicts:
         """Lets a judge say which of two answers to the same input is better, each pair in both orders.
 
-        Its votes are kept under its own name: ``win_rates(voter)``, ``strengths(voter)``. A score for each answer by
-        itself is ``score(judge)``.
+        Its votes are kept under its own name: ``win_rates(voter)``, ``strengths(voter)``. A score for
+        each answer by itself is ``score(judge)``.
 
         Args:
-            judge: or the name of its target.
-            expected: what each run should have answered: one of its variables by name, or a value for each run.
+            judge: a ``Judge``, or the name of its target.
+            expected: what each run should have answered: one of its variables by name, or a value for
+                each run.
             pairs: no more than so many; all when omitted. Those that people have voted on come first.
             seed: what repeats and inputs are drawn with.
 
@@ -108,8 +142,14 @@ class Opinions(Sequence[Run]):
             The verdicts: wins, ties, how much the sides decided, what is missing.
 
         Raises:
-            ConfigError: no two of these runs can be compared.
+            ConfigError: no two of these runs can be compared, or there is no such variable.
             XpanderError: what stops all of it.
+
+        Example:
+            >>> verdicts = runs.judge("judge", expected="label")
+            2 verdicts by judge judge for 1 pair in both orders.
+            >>> len(verdicts.votes)
+            1
         """
         from xpander_magics.scoring.judge import judge_of
         from xpander_magics.scoring.verdicts import judge_pairs
@@ -133,7 +173,17 @@ class Opinions(Sequence[Run]):
         pairs: int | None = None,
         seed: int = 0,
     ) -> str:
-        """What ``judge`` would send, and its quote; nothing is sent. Takes its arguments and raises as it does."""
+        """What ``judge`` would send, and what that would take; nothing is sent.
+
+        Args:
+            judge, expected, pairs, seed: as for ``judge``.
+
+        Returns:
+            The first prompts and the quote, as ``--dry-run`` shows them.
+
+        Raises:
+            ConfigError: as ``judge``.
+        """
         from xpander_magics.scoring.judge import judge_of
         from xpander_magics.scoring.verdicts import quote_pairs
 
@@ -142,10 +192,17 @@ class Opinions(Sequence[Run]):
         )
 
     def agreement(self) -> pd.DataFrame:
-        """How far judges agree with people on these runs: a row for each judge that both have judged a pair of.
+        """How far judges agree with people on these runs: a row for each judge that both have judged.
 
-        A judge of pairs is compared by its votes, one of single answers by which of two scored higher. The columns are
-        those of ``agreement.agreement_frame``: counts, raw agreement and Cohen's kappa with intervals, and words.
+        A judge of pairs is compared by its votes, one of single answers by which of two scored higher.
+        Kappa is Cohen's (1960), its 95% interval that of Fleiss, Cohen and Everitt (1969); the interval
+        of the raw agreement is Wilson's (1927).
+
+        Returns:
+            ``judge``, ``of`` (string: ``pairs``, or ``scores``), ``pairs``, ``people``, ``agreed``
+            (Int64), ``agreement``, ``low``, ``high``, ``kappa``, ``kappa_low``, ``kappa_high``
+            (Float64), ``decided`` (Int64: pairs on which neither says tie), ``decided_agreement``
+            (Float64), ``words`` (string).
         """
         from xpander_magics.voting.agreement import agreement_frame
 

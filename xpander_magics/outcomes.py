@@ -45,12 +45,21 @@ class Sweeping(Sending, Protocol):
 class Runs(Opinions):
     """The runs of a sweep, or some of them, in the order of its inputs, settings and repeats.
 
-    ``runs[0]`` is a ``Run``, ``runs[:10]`` are ``Runs``. Those that haven't been sent are there, too:
-    ``planned``.
+    ``xp.sweep`` and ``%%xpander -o NAME`` give them. ``runs[0]`` is a ``Run``, ``runs[:10]`` are
+    ``Runs``, ``runs.df`` is a DataFrame. Those that haven't been sent are there, too: ``planned``.
 
     Attributes:
         sweep_id: of the sweep that they are of.
         said: what their scoring has to say, in this kernel only: how many have no score, and why.
+        session, grid, held: what they act through, what they are planned by, what is in memory.
+
+    Example:
+        >>> len(runs), runs[0].result
+        (4, 'bug')
+        >>> len(runs.failed)
+        0
+        >>> runs.df["effort"].tolist()
+        ['low', 'high', 'low', 'high']
     """
 
     session: Sweeping
@@ -130,7 +139,7 @@ class Runs(Opinions):
 
     @property
     def df(self) -> pd.DataFrame:
-        """A DataFrame of one row a run, in this order; the columns and dtypes are those of ``xp.runs()``."""
+        """A DataFrame of one row a run, in this order; columns and dtypes are those of ``xp.runs()``."""
         import pandas as pd
 
         from xpander_magics.store.frames import frame_of
@@ -159,7 +168,7 @@ class Runs(Opinions):
 
     @property
     def failed(self) -> Runs:
-        """Those that ended without an answer that can be used: failed, stopped, of unknown end, or with an error.
+        """Those that ended without an answer that can be used: failed, stopped, unknown, or with an error.
 
         What waits to be sent, or for a person, isn't among them.
         """
@@ -180,13 +189,20 @@ class Runs(Opinions):
 
     @without_variables
     def retry(self) -> Runs:
-        """Sends those that failed again; each takes its old run's place once it has ended. The old ones stay kept.
+        """Sends those that failed again; each takes its old run's place once it has ended.
+
+        The old ones stay kept.
 
         Returns:
             These runs.
 
         Raises:
+            ConfigError: they can't be sent again from here, since they hold secrets, which aren't kept.
             XpanderError: what would have stopped the sweep.
+
+        Example:
+            >>> len(runs.retry().failed)
+            0
         """
         self.session.retry(self)
         return self
@@ -196,17 +212,31 @@ class Runs(Opinions):
         """Goes on where the sweep was interrupted: collects what is under way, sends what never was.
 
         Returns:
-            These runs. Raises as ``retry``.
+            These runs.
+
+        Raises:
+            XpanderError: what would have stopped the sweep.
         """
         self.session.go_on(self)
         return self
 
     @without_variables
     def reply(self, text: str) -> Runs:
-        """Goes on with each of these conversations: ``text`` is sent as it is, with each run's own settings.
+        """Goes on with each of these conversations, with each run's own settings.
+
+        Args:
+            text: sent as it is, not as a template.
 
         Returns:
-            The new runs. Raises as ``retry``, and ConfigError where one has no conversation.
+            The new runs.
+
+        Raises:
+            ConfigError: one of them has no conversation.
+            XpanderError: what stops all of it.
+
+        Example:
+            >>> [run.result for run in runs[:2].reply("Say hi to Ada.")]
+            ['Hi Ada!', 'Hi Ada!']
         """
         return self.session.reply_all(self, text)
 
@@ -221,20 +251,26 @@ class Runs(Opinions):
         return Board(self)
 
     def vote(self, *, voter: str | None = None, seed: int | None = None) -> VoteView:
-        """Asks which of two answers to the same input is better, without telling whose they are before the vote.
+        """Asks which of two answers to the same input is better, telling whose they are only after the vote.
 
         What was voted is in ``votes``; what it comes to, in ``win_rates()`` and ``strengths()``.
 
         Args:
             voter: who judges; the login name when omitted.
-            seed: what order and sides are shuffled with; the same one gives the same session. Kept with the votes.
+            seed: what order and sides are shuffled with; the same one gives the same session. Kept with
+                the votes.
 
         Returns:
-            A widget; where none can run, it shows how the votes stand. Its ``cast`` and ``undo`` do what its
-            buttons do.
+            A widget; where none can run, it shows how the votes stand. Its ``cast`` and ``undo`` do what
+            its buttons do.
 
         Raises:
             ConfigError: no two of these runs can be compared, or an argument is wrong.
+
+        Example:
+            >>> view = runs.vote(voter="ada", seed=1)
+            >>> view.cast("left").voter
+            'ada'
         """
         from xpander_magics.voting.votes import Voting
         from xpander_magics.widgets.vote import VoteView
@@ -244,8 +280,20 @@ class Runs(Opinions):
     def score(self, scorer: Any, expected: Any = None) -> Runs:
         """Scores these runs, and keeps the scores; see ``xp.score``.
 
+        Args:
+            scorer: a text such as ``"exact"``, a function, a ``Judge``, or a list of these.
+            expected: what the answers should be: a variable's name, or a value for each run.
+
         Returns:
-            These runs. Raises as ``xp.score``.
+            These runs.
+
+        Raises:
+            ConfigError: there is no such scorer or variable, or the scorer needs an expected value.
+            XpanderError: what stops a judge's runs.
+
+        Example:
+            >>> runs.score("exact", "label").df["score_exact"].tolist()
+            [1.0, 1.0, 0.0, 1.0]
         """
         from xpander_magics.scoring.keeping import score
 
@@ -254,7 +302,13 @@ class Runs(Opinions):
     def score_history(self) -> pd.DataFrame:
         """All scores that these runs ever had, oldest first: how each was made, who had it done, and when.
 
-        The columns are those of ``scoring.framed.HISTORY``.
+        Returns:
+            A score a row: ``run_id``, ``name`` (string), ``value`` (Float64; missing where one was taken
+            away), ``scorer`` (how it was made), ``scored_by`` (string), ``created_at``
+            (datetime64[us, UTC]), ``detail`` (object: dicts).
+
+        Raises:
+            StoreError: the store can't be read.
         """
         from xpander_magics.scoring.framed import history_frame
 
@@ -263,13 +317,37 @@ class Runs(Opinions):
     def compare(
         self, by: str | Sequence[str] | None = None, score: Any = None, expected: Any = None, **options: Any
     ) -> Comparison:
-        """Compares the configurations of these runs; see ``xp.compare``, which has all arguments."""
+        """Compares the configurations of these runs.
+
+        Args:
+            by: settings, columns or variables that make configurations; those that vary when omitted.
+            score: a scorer, or several; the scores that the runs have when omitted.
+            expected: what the answers should be: a variable's name, or a value for each run.
+            options: ``baseline``, ``failures``, ``correction`` and ``noise``, as in ``xp.compare``.
+
+        Returns:
+            The comparison: ``table``, ``differences``, ``notes``, ``against(NAME)``, ``plot()``, …
+
+        Raises:
+            ConfigError: there is nothing to compare, or an argument is wrong.
+
+        Example:
+            >>> runs.compare("effort", "exact", "label").names
+            ['low', 'high']
+        """
         from xpander_magics.analysis.comparison import compare
 
         return compare(self, by, score, expected, **options)
 
     def raise_for_failures(self) -> None:
-        """Raises TaskFailed where a run has failed; its ``run`` is the first."""
+        """Raises for runs that have failed; does nothing where none has.
+
+        Raises:
+            TaskFailed: says how many, and why the first did, which is its ``run``.
+
+        Example:
+            >>> runs.raise_for_failures()
+        """
         failed = self.failed
         if not failed:
             return

@@ -73,26 +73,54 @@ class Actions(Protocol):
 class Run:
     """One prompt sent once to an agent or a workflow, with its settings and its outcome.
 
-    The attributes are the columns of the DataFrame (README, "The DataFrame"), in their order; times
-    are aware datetimes in UTC, durations are seconds, ``cost_usd`` is US dollars. What isn't known
-    is None. Then come those that the frame leaves out.
+    ``xp.run`` and ``%%xpander -o NAME`` give one, ``runs[0]`` is one of several. The attributes are
+    the columns of the DataFrame, in their order. What isn't known is None.
 
     Attributes:
-        scores: a score by the name of its scorer; ``score_NAME`` in the frame.
+        run_id, sweep_id, task_id, thread_id: ids; ``thread_id`` is the conversation's.
+        experiment, tags, note: as they were given.
+        created_at, started_at, finished_at: by the service's clock, aware datetimes in UTC.
+        target_kind, target_id, target, agent_version: what it was sent to; the kind is ``agent`` or
+            ``workflow``.
+        status: the task's own; before that ``planned``; ``failed`` for a run that surely started no
+            task; ``unknown`` where the outcome could not be learnt.
+        provider, model, effort, think_mode: what ran, where the answer says so, else what was asked.
+        requested_provider, requested_model, requested_effort: what was asked.
+        mode: ``stream``, ``sync`` or ``async``.
+        prompt, template: the text that was sent, and what it was rendered from.
+        result, output: the answer as text, and as parsed JSON if it is any.
+        error, error_type: what went wrong, and the name of the error's kind.
+        variables: what the template was rendered with.
+        tools_used, metadata: the tools that the service names; the rest of the task as answered.
+        repeat, attempts: which repeat it is, from 1; how often it was sent.
+        prompt_tokens, completion_tokens, total_tokens, actions: counts.
+        cost_usd, is_byok: US dollars, missing where the customer's own keys were used; whether so.
+        latency_s, ttft_s: seconds by this machine's clock from sending to the end, to the first chunk.
+        queue_s, server_s: seconds by the service's clock from created to started, to finished.
+        title: the task's name.
+        scores: a score by the name of its scorer; ``score_NAME`` in the frame. From here on the
+            frame leaves the attributes out.
         request: the invoke body as sent, without its secrets.
         version: the agent's or workflow's version that was asked for.
         base_url: the service that it was sent to.
         cache_key: equal for runs that asked the same of the same target.
         sent_at: when the request left, or None while it surely hasn't.
         number: its place in its sweep's plan, from 0; None for a run of its own.
-        events: the events of its stream, in this kernel only; of a sweep's run, those that tell what it did on the
-            way: thoughts, tools, sub-agents.
+        events: the events of its stream, in this kernel only; of a sweep's run, those that tell what
+            it did on the way: thoughts, tools, sub-agents.
         session: what it acts through; in this kernel only.
         reused: whether ``--cached`` gave it out again; in this kernel only.
         said: what its scoring has to say, in this kernel only: which score is missing, and why.
-        stopping: whether its stop was asked for, so that an interrupt stops it, too, and doesn't leave it; in this
-            kernel only.
+        stopping: whether its stop was asked for, so that an interrupt stops it, too, and doesn't
+            leave it; in this kernel only.
         unkept: whether the store couldn't be written when it last changed; in this kernel only.
+
+    Example:
+        >>> run = xp.run("Say hi to {{ name }}.", target="writer", variables={"name": "Ada"})
+        >>> run
+        Run('...', target='writer', status='completed', result='Hi Ada!')
+        >>> run.reply("And to Grace.").result
+        'Hi Grace!'
     """
 
     run_id: str = field(default_factory=new_run_id)
@@ -170,7 +198,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether nothing more will come of it. A ``paused`` run hasn't ended: it waits for a person."""
         return has_ended(self.status, self.finished_at)
 
     def apply_task(self, task: Task) -> None:
@@ -219,19 +247,49 @@ class Run:
     def reply(self, text: str) -> Run:
         """Goes on with this conversation: ``text`` is sent in its thread, with the same settings.
 
+        Args:
+            text: sent as it is, not as a template.
+
         Returns:
-            The new run, ended. Raises as ``xpander_magics.run`` does.
+            The new run, ended.
+
+        Raises:
+            XpanderError: as ``xp.run``; ConfigError where this run has no conversation.
+
+        Example:
+            >>> run.reply("And to Grace.").result
+            'Hi Grace!'
         """
         return self._session().reply(self, text)
 
     @without_variables
     def stop(self) -> Run:
-        """Asks the service to stop the task; a finished one stays as it is. Returns this run."""
+        """Asks the service to stop the task; a finished one stays as it is.
+
+        Returns:
+            This run, as it stands then.
+
+        Raises:
+            ConfigError: it has no task, was sent to another service, or its conversation has gone on.
+            ServiceError: the service can't be asked.
+        """
         return self._session().stop(self)
 
     @without_variables
     def refresh(self) -> Run:
-        """Asks the service how the task stands, and what it used. Returns this run."""
+        """Asks the service how the task stands, and what it used.
+
+        Returns:
+            This run, as it stands now; kept so in the store.
+
+        Raises:
+            ConfigError: it was sent to another service, or its conversation went on before it had ended.
+            ServiceError: the service can't be asked.
+
+        Example:
+            >>> run.refresh().cost_usd
+            0.01
+        """
         return self._session().refresh(self)
 
     def _session(self) -> Actions:

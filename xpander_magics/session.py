@@ -14,10 +14,8 @@ from xpander_magics import config
 from xpander_magics.cell import Options
 from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
-from xpander_magics.limits import Impatient
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables, secrets_of_url
-from xpander_magics.store import Store
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from xpander_magics.sending.sweeps import Sweeps, Watch
     from xpander_magics.service.client import Client
     from xpander_magics.service.targets import Directory
+    from xpander_magics.store import Store
     from xpander_magics.store.sweeps import Kept as KeptSweep
     from xpander_magics.voting.votes import Voting
 
@@ -103,6 +102,8 @@ class Session:
     @property
     def directory(self) -> Directory:
         """The service's lists for one who won't wait: the completion."""
+        from xpander_magics.limits import Impatient
+
         with self._opening:
             if self._impatient is None:
                 self._impatient = self._connect(connect_timeout=1.0, read_timeout=2.0, retries=0)
@@ -143,9 +144,10 @@ class Session:
     @property
     def store(self) -> Store:
         """The run store."""
+        from xpander_magics.store import Store
+
         with self._opening:
-            if self._store is None:
-                self._store = Store(self.settings.store)
+            self._store = self._store or Store(self.settings.store)
             return self._store
 
     @property
@@ -255,11 +257,7 @@ class Session:
         return scored_grid(grid, options, variables)
 
     def sweep(
-        self,
-        grid: Grid,
-        watch: Watch | None = None,
-        executor: Executor | None = None,
-        listen: Listener | None = None,
+        self, grid: Grid, watch: Watch | None = None, executor: Executor | None = None, listen: Listener | None = None
     ) -> Runs:
         """Sends all of a grid; takes ``listen``, returns and raises as ``Sweeps.begin``."""
         self._grids[grid.sweep_id] = grid
@@ -302,11 +300,11 @@ class Session:
         return grid.plan(number, self.client).run
 
     def reply_all(self, runs: Iterable[Run], text: str, watch: Watch | None = None) -> Runs:
-        """Goes on with each of several conversations, with each run's own settings."""
+        """Goes on with each of several conversations, with each run's own settings and variables."""
         from xpander_magics.plans.grid import Asking, grid_of
         from xpander_magics.plans.terms import reply_options
 
-        asked = [Asking(text, reply_options(run, text, self.client)) for run in runs]
+        asked = [Asking(text, reply_options(run, text, self.client), run.variables) for run in runs]
         return self.sweep(grid_of(asked, self.client, self._kept), watch)
 
     def _grid_of(self, kept: KeptSweep, grid: Grid | None = None) -> Grid:
@@ -361,10 +359,12 @@ class Session:
             return None
 
     def reply(self, run: Run, text: str) -> Run:
-        """Goes on with a run's conversation, with the same target and settings."""
+        """Goes on with a run's conversation, with the same target, settings and variables."""
         from xpander_magics.plans.terms import reply_options
 
-        return self.run(reply_options(run, text, self.client), text, {})
+        options = reply_options(run, text, self.client)
+        # The text isn't made of them, but the conversation is about the same.
+        return self.run(options, text, {}, begun=lambda sent: vars(sent).update(variables=run.variables))
 
     def stop(self, run: Run) -> Run:
         """Stops a run's task."""

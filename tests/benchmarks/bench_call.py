@@ -1,6 +1,6 @@
 """What one call costs over a bare ``requests.Session.post``, the run store included.
 
-Run it as a script: ``python tests/benchmarks/bench_call.py [CALLS]``. Both ask the same server, a process of
+Run it as a script: ``python tests/benchmarks/bench_call.py [--calls N] [--json]``. Both ask the same server, a process of
 its own on loopback, in turns. Ours is ``Engine.run`` in ``sync`` mode with an SQLite store in a file and
 without the usage request: the run is kept before it is sent and when it has ended. The floor is the same POST
 with its answer's JSON. Aim: at most 3 ms more than the floor, by the medians.
@@ -8,8 +8,8 @@ with its answer's JSON. Aim: at most 3 ms more than the floor, by the medians.
 
 from __future__ import annotations
 
+import argparse
 import socketserver
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import requests
+from reporting import Aim, Figure, report
 
 from xpander_magics.plans.plan import Plan
 from xpander_magics.results import Run
@@ -26,7 +27,7 @@ from xpander_magics.service.client import Client
 from xpander_magics.service.targets import Target
 from xpander_magics.store import Store
 
-AIM_MS = 3.0
+AIM = Aim("more", 3.0)
 KEY = "benchmark-key-0123456789"
 TARGET = Target("agent", "93a1cd50-2af0-452a-99a0-6e1f1b14fb29", "writer")
 PROMPT = "Classify this support ticket as bug, billing or praise: the agent reads a ticket and answers."
@@ -90,20 +91,21 @@ def measure(url: str, folder: str, calls: int) -> tuple[list[float], list[float]
 
 
 def main() -> None:
-    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 400
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=400)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as server,
     ):
         try:
             assert server.stdout is not None
-            url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-            floor, ours = (statistics.median(times) * 1000 for times in measure(url, folder, calls))
+            floor, ours = measure(f"http://127.0.0.1:{server.stdout.readline().strip()}", folder, options.calls)
         finally:
             server.kill()
-    more = ours - floor
-    print(f"one call, medians of {calls}: requests {floor:.2f} ms, ours {ours:.2f} ms")
-    print(f"{more:+.2f} ms (aim: at most {AIM_MS:g} ms more), {ours / floor:.1f} times the floor")
+    milliseconds = ([one * 1e3 for one in times] for times in (ours, floor))
+    report([Figure("one call", *milliseconds, aim=AIM)], options.json)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,30 @@
 """How long comparing 100,000 runs takes, with intervals, and how much memory.
 
-Run it as a script: ``python tests/benchmarks/bench_compare.py [INPUTS]``; 1,000 inputs when omitted, by 20
-configurations and 5 repeats. The floor, taken in the same process over the same frame, is pandas' ``groupby`` mean of
-the scores, which knows no intervals, pairs or inputs; out of an SQLite store, it is the reading of the frame alone.
-Each figure comes from a process of its own; times are the best of three, the first reading not counted. Aims: 3
-seconds, and 1 GB more than the process holds before, frame and all.
+Run it as a script: ``python tests/benchmarks/bench_compare.py [--inputs N] [--rounds N] [--json]``; 1,000 inputs when
+omitted, by 20 configurations and 5 repeats. The floor, in turns with it in the same process over the same frame, is
+pandas' ``groupby`` mean of the scores, which knows no intervals, pairs or inputs; out of an SQLite store, it is the
+reading of the frame alone. Each figure comes from a process of its own. Aims: 3 seconds, and 1 GB more than the process
+holds before, frame and all.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import argparse
 import random
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bench_frame import TEMPLATE, realistic_run, resident, text_of
+from bench_frame import TEMPLATE, apart, realistic_run, resident, text_of
+from reporting import Aim, Figure, in_turns, report
 
 from xpander_magics.analysis.comparison import Comparison, compare
 from xpander_magics.store import Store
 
-ROUNDS, REPEATS = 3, 5
+REPEATS = 5
+TIME_AIM, MEMORY_AIM = Aim("own", 3.0), Aim("own", 1024.0)
 MODELS = tuple(("openai", f"gpt-5-{size}") for size in ("nano", "mini", "small", "medium", "large"))
 EFFORTS = ("low", "medium", "high", "xhigh")
 LABELS = ("bug", "billing", "praise")
@@ -82,25 +80,17 @@ def from_store(path: Path) -> Comparison:
     return compare(frame_of(path), ["model", "effort"])
 
 
-def best(function: Callable[[Any], Any], given: Any) -> float:
-    """Seconds of the best round, the first not counted."""
-    function(given)
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        function(given)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
-def times(floor: Callable[[Any], Any], function: Callable[[Any], Any], path: Path, reads: bool) -> tuple[float, float]:
-    """Seconds of the floor and of the function, in this process."""
+def times(
+    name: str, floor: Callable[[Any], Any], function: Callable[[Any], Any], path: Path, reads: bool, rounds: int
+) -> Figure:
+    """Seconds of the function and of the floor, in this process."""
     given = path if reads else frame_of(path)
-    return best(floor, given), best(function, given)
+    told = in_turns(rounds, lambda: function(given), lambda: floor(given), 1.0)
+    return Figure(name, **told, unit="s", aim=TIME_AIM)
 
 
-def memory(function: Callable[[Any], Any], path: Path, reads: bool) -> int:
-    """Bytes that the process holds more at the peak: the frame's and the comparison's."""
+def memory(function: Callable[[Any], Any], path: Path) -> Figure:
+    """MiB that the process holds more at the peak, for the frame and the comparison, beside the frame's own."""
     compare(Store(f"sqlite:///{path}").frame(limit=400), ["model", "effort"])  # what is imported isn't the frame's
     before, peak, done = resident(), 0, threading.Event()
 
@@ -111,35 +101,33 @@ def memory(function: Callable[[Any], Any], path: Path, reads: bool) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    found = function(path if reads else frame_of(path))
+    found = function(path)
     done.set()
     watcher.join()
+    held = max(peak, resident()) - before
     assert len(found.table) == len(MODELS) * len(EFFORTS)
-    return max(peak, resident()) - before
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result from a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    own = int(frame_of(path).memory_usage(deep=True).sum())
+    return Figure("its memory at the peak", [held / 2**20], [own / 2**20], unit="MiB", aim=MEMORY_AIM)
 
 
 def main() -> None:
-    """Prints the table."""
-    inputs = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args()
+    cases: tuple[tuple[str, Callable[[Any], Any], Callable[[Any], Any], bool], ...] = (
+        ("comparing runs with scores", grouped, with_scores, False),
+        ("scoring and comparing them", grouped, scored_now, False),
+        ("reading and comparing them", frame_of, from_store, True),
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
-        fill(path, inputs)
-        print(f"{inputs * len(MODELS) * len(EFFORTS) * REPEATS:,} runs")
-        print(f"{'':18}{'floor, s':>10}{'ours, s':>10}{'ratio':>8}{'aim, s':>8}{'peak, MiB':>11}{'aim':>7}")
-        for name, floor, function, reads in (
-            ("with scores", grouped, with_scores, False),
-            ("scored now", grouped, scored_now, False),
-            ("from the store", frame_of, from_store, True),
-        ):
-            floor_s, ours_s = apart(times, floor, function, path, reads)
-            peak = apart(memory, function, path, reads) / 2**20
-            print(f"{name:18}{floor_s:10.4f}{ours_s:10.2f}{ours_s / floor_s:8.1f}{3.0:8.1f}{peak:11.0f}{1024:7}")
+        fill(path, options.inputs)
+        figures = [
+            apart(times, name, floor, function, path, reads, options.rounds) for name, floor, function, reads in cases
+        ]
+        report([*figures, apart(memory, from_store, path)], options.json)
 
 
 if __name__ == "__main__":

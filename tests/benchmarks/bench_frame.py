@@ -1,28 +1,29 @@
 """How fast a frame of 100,000 stored runs is, and how much memory making it takes.
 
-Run it as a script: ``python tests/benchmarks/bench_frame.py [RUNS]``. The floor, taken in the same run over
-the same rows, is ``pandas.read_sql_query("SELECT * FROM runs")``, which parses no JSON and knows no dtypes.
-Each figure comes from a process of its own; times are the best of three, the first reading not counted.
-Aims: at most 1.5 × the floor's time, and at most 2 × the frame's own memory at the peak.
+Run it as a script: ``python tests/benchmarks/bench_frame.py [--runs N] [--rounds N] [--database FILE] [--json]``. The
+floor, in turns with it over the same rows, is ``pandas.read_sql_query("SELECT * FROM runs")``, which parses no JSON and
+knows no dtypes. Of memory, the floor is the frame's own; its figure comes from a process of its own. Aims: at most 1.5 ×
+the floor's time, and at most 2 × the frame's own memory at the peak.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import random
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from reporting import Aim, Figure, in_turns, report
+
 from xpander_magics.results import Run
 from xpander_magics.store import Store
 
-ROUNDS = 3
+TIME_AIM, MEMORY_AIM = Aim("ratio", 1.5), Aim("ratio", 2.0)
 WORDS = "the agent reads a ticket and says whether it is praise or a bug; see naïve café notes"
 MODELS = (("openai", "gpt-5"), ("openai", "gpt-5-mini"), ("anthropic", "claude-sonnet-4-6"))
 TEMPLATE = "Classify this support ticket as bug, billing or praise, and answer with one word only: {{ text }}"
@@ -133,15 +134,10 @@ def ours(path: Path) -> Any:
     return Store(f"sqlite:///{path}").frame()
 
 
-def times(read: Callable[[Path], Any], path: Path) -> list[float]:
-    """Seconds of each round, in this process."""
-    read(path)
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        read(path)
-        taken.append(time.perf_counter() - start)
-    return taken
+def times(path: Path, rounds: int) -> Figure:
+    """Seconds of ours and of the floor, in this process."""
+    told = in_turns(rounds, lambda: ours(path), lambda: floor(path), 1.0)
+    return Figure("the frame", **told, unit="s", aim=TIME_AIM)
 
 
 def resident() -> int:
@@ -152,8 +148,8 @@ def resident() -> int:
     raise OSError("no VmRSS here")
 
 
-def memory(read: Callable[[Path], Any], path: Path) -> tuple[int, int, int]:
-    """Bytes: the frame's own, what the process holds more at the peak, and after it."""
+def memory(path: Path) -> Figure:
+    """MiB that the process holds more at the peak, beside the frame's own."""
     Store(f"sqlite:///{path}").frame(limit=10)  # what is imported on the way isn't the frame's
     before, peak, done = resident(), 0, threading.Event()
 
@@ -164,11 +160,11 @@ def memory(read: Callable[[Path], Any], path: Path) -> tuple[int, int, int]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    frame = read(path)
+    frame = ours(path)
     done.set()
     watcher.join()
-    after = resident()
-    return int(frame.memory_usage(deep=True).sum()), max(peak, after) - before, after - before
+    sizes = (max(peak, resident()) - before, int(frame.memory_usage(deep=True).sum()))
+    return Figure("memory at the peak", *([size / 2**20] for size in sizes), unit="MiB", aim=MEMORY_AIM)
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -178,19 +174,16 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def main() -> None:
-    """Prints the table."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--database", type=Path, help="where to leave the runs for others to read")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "runs.db"
-        start = time.perf_counter()
-        fill(path, count)
-        print(f"{count:,} runs added in {time.perf_counter() - start:.1f} s, {path.stat().st_size / 2**20:.0f} MiB\n")
-        floor_s, ours_s = (min(apart(times, read, path)) for read in (floor, ours))
-        print(f"{'':24}{'floor':>10}{'frame':>10}{'ratio':>8}{'aim':>6}")
-        print(f"{'seconds':24}{floor_s:10.2f}{ours_s:10.2f}{ours_s / floor_s:8.2f}{1.5:6}")
-        own, peak, after = (size / 2**20 for size in apart(memory, ours, path))
-        print(f"\n{'':24}{'own':>10}{'peak':>10}{'ratio':>8}{'aim':>6}")
-        print(f"{'MiB':24}{own:10.0f}{peak:10.0f}{peak / own:8.2f}{2.0:6}   (held afterwards: {after:.0f})")
+        path = options.database or Path(folder) / "runs.db"
+        fill(path, options.runs)
+        report([apart(times, path, options.rounds), apart(memory, path)], options.json)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def stops(page: NotebookPage, cell: int = 1) -> None:
 def test_text_comes_while_the_cell_runs_and_the_final_rendering_is_kept(open_notebook: Opens, front_end: str) -> None:
     """Guards against a view that comes late or stays, and against widgets in a saved notebook."""
     chunks = "['# Title\\n\\n'] + ['word '] * 60"
-    script = f"s = {{'script': {{'chunks': {chunks}, 'rate': 20, 'think': ['First.'], 'tools': True}}}}"
+    script = f"s = {{'script': {{'chunks': {chunks}, 'rate': 20, 'think': ['Fi', 'rst.'], 'tools': True}}}}"
     page = open_notebook(script, "%%xpander echo --payload s\nhello", front_end=front_end)
     page.run(1)
     page.start(2)

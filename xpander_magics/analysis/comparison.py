@@ -29,21 +29,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """What ``compare`` found: a table of the configurations, and how they differ from a baseline.
+    """What ``xp.compare`` found: a table of the configurations, and how they differ from a baseline.
 
     As a cell's last line it shows what varies; ``table`` and ``differences`` have all of it.
 
     Attributes:
         by: what makes configurations.
         scores: the names of the scores that are compared; ``success`` where there is none.
-        frame: the runs that are compared, one a row, with their ``score_NAME`` columns; without those that have not
-            ended, each once.
-        table: one row a configuration: ``configuration`` (string), the columns of ``by``, ``runs``, ``inputs``,
-            ``failures``, ``unscored`` (Int64), and for each score ``NAME``, ``NAME_low``, ``NAME_high``; then
-            ``seconds_p50``, ``seconds_p95``, ``ttft_p50`` (seconds, of runs that ended well), ``prompt_tokens``,
-            ``completion_tokens``, ``tokens`` (means a run), ``cost_usd`` (the sum of what is known), ``cost_per_run``,
+        frame: the runs that are compared, one a row, with their ``score_NAME`` columns; without
+            those that have not ended, each once.
+        table: one row a configuration: ``configuration`` (string), the columns of ``by``, ``runs``,
+            ``inputs``, ``failures``, ``unscored`` (Int64), and for each score ``NAME``,
+            ``NAME_low``, ``NAME_high``; then ``seconds_p50``, ``seconds_p95``, ``ttft_p50``
+            (seconds, of runs that ended well), ``prompt_tokens``, ``completion_tokens``, ``tokens``
+            (means a run), ``cost_usd`` (the sum of what is known), ``cost_per_run``,
             ``cost_per_success`` (US dollars; Float64).
-        differences: see ``differences.differences_frame``.
+        differences: one row a configuration but the baseline, and score: ``configuration``, the
+            columns of ``by``, ``score``, ``baseline``, ``difference``, ``low``, ``high``,
+            ``effect_size``, ``p_value``, ``p_adjusted`` (Float64), ``wins``, ``ties``, ``losses``,
+            ``inputs``, ``unpaired`` (Int64), ``verdict`` (better, worse, can't tell, noise),
+            ``more_inputs`` (Int64; how many would tell) and ``words``.
         baseline: the name of the configuration that the others are compared with.
         names: of the configurations, in the table's order.
         noise: how far apart two mean scores of one setup lie, by the score's name, where it is known.
@@ -51,6 +56,13 @@ class Comparison:
         failures: how failed runs count, in words.
         correction: the correction for several comparisons, as it was asked for.
         prompts: the prompt templates by their short names, where they make configurations.
+
+    Example:
+        >>> found = xp.compare(runs, by="effort", score="exact", expected="label")
+        >>> found.table[["configuration", "runs", "exact"]].to_dict("records")
+        [{'configuration': 'low', 'runs': 2, 'exact': 0.5}, {'configuration': 'high', ...}]
+        >>> found.against("high").baseline
+        'high'
     """
 
     by: tuple[str, ...]
@@ -76,11 +88,22 @@ class Comparison:
         return str(self._repr_mimebundle_()["text/plain"])
 
     def codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The configuration (a place in ``names``) and the input (a number) of each row of ``frame``."""
+        """The configuration and the input of each row of ``frame``.
+
+        Returns:
+            Two int64 arrays (n,): places in ``names``, and numbers of inputs from 0.
+        """
         return self._laid.configuration, self._laid.input
 
     def values(self, score: str) -> NDArray[np.float64]:
-        """What each row of ``frame`` counts as by this score; NaN where it doesn't count."""
+        """What each row of ``frame`` counts as by this score.
+
+        Args:
+            score: one of ``scores``.
+
+        Returns:
+            float64 (n,); NaN where a row doesn't count.
+        """
         return self._values[score]
 
     def against(self, baseline: str) -> Comparison:
@@ -98,19 +121,68 @@ class Comparison:
         return replace(self, baseline=self.names[number], differences=found)
 
     def plot(self, kind: str = "tradeoff", **options: Any) -> Figure:
-        """A figure; see ``plots.plot``."""
+        """A plot, which a notebook shows by itself.
+
+        Args:
+            kind: ``tradeoff`` (mean score against what a run takes, with the Pareto front), ``scores``
+                (means with their intervals), ``distribution`` (what single runs took), ``prompts``
+                (score by prompt version, beside the changed lines) or ``differences`` (paired
+                differences from the baseline).
+            options: ``x``, of ``tradeoff`` ``cost``, ``seconds`` or ``tokens``, of ``distribution`` also
+                ``score``; ``score``, which one; ``file``, a ``.png``, ``.svg`` or ``.pdf`` to write.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ConfigError: no matplotlib, no such kind, score or ``x``, nothing to draw, or a file that
+                can't be written.
+
+        Example:
+            >>> figure = comparison.plot("scores")
+        """
         from xpander_magics.analysis.pictures.plots import plot
 
         return plot(self, kind, **options)
 
     def report(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
-        """Writes one HTML page with all of it; see ``report.report``."""
+        """Writes one self-contained HTML page with all of it, for people without Python.
+
+        Args:
+            path: ``.html``; a file of that name is replaced.
+            title: the page's heading; what was compared when omitted.
+
+        Returns:
+            Where it was written.
+
+        Raises:
+            ConfigError: another ending, no such folder, or it can't be written.
+
+        Example:
+            >>> comparison.report("study.html").name
+            'study.html'
+        """
         from xpander_magics.analysis.reports.report import report
 
         return report(self, path, title=title)
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Path | str:
-        """Writes it to a file; see ``exports.export``."""
+        """Writes it to a file.
+
+        Args:
+            path, options: as of ``xp.export``; ``what="comparison"`` writes the table in place of the
+                runs.
+
+        Returns:
+            The file's path; of MLflow, ``mlflow:EXPERIMENT``.
+
+        Raises:
+            ConfigError: as ``xp.export``.
+
+        Example:
+            >>> comparison.export("table.csv", what="comparison").name
+            'table.csv'
+        """
         from xpander_magics.analysis.exports.exports import export
 
         return export(self, path, **options)
@@ -134,28 +206,43 @@ def compare(
     correction: str = "holm",
     noise: Any = None,
 ) -> Comparison:
-    """Compares configurations: their mean scores with intervals, and their differences, paired by input.
+    """Compares configurations: their mean scores with intervals, and their differences by input.
 
-    A configuration is one combination of the values of ``by``, an input is what was asked: the variables of a run, or
-    else its prompt. Higher scores are better. Repeats of an input count as one input; see ``estimates`` for the
-    statistics and their sources. Runs that have not ended are left out, and counted in ``notes``.
+    A configuration is one combination of the values of ``by``; an input is what was asked: the
+    variables of a run, or else its prompt. Higher scores are better. Repeats of an input count as one
+    input, and differences are paired by input. Runs that have not ended are left out, and counted in
+    ``notes``. Intervals and tests need ``pip install 'xpander-magics[stats]'``; their methods and
+    sources are told by ``help("xpander_magics.analysis.estimates")``.
 
     Args:
-        runs: ``Runs``, a list of ``Run`` or ``Runs``, a DataFrame of runs, a notebook's path; every kept run when
-            omitted. A DataFrame isn't changed.
-        by: settings (model, effort, think, target, version, prompt), columns of the DataFrame, or variables; a list, or
-            with commas. The settings that vary when omitted.
-        score: a scorer, as its text (``exact``, ``numeric:5%``), a function or a ``Judge``, or several; the scores that
-            the runs have when omitted, and else whether they succeeded. Runs of the store keep their scores.
-        expected: what the answers should be: a variable's name, a column's, or a list as long as the runs.
-        baseline: the configuration that the others are compared with; the first when omitted. See ``against``.
+        runs: ``Runs``, a list of ``Run`` or ``Runs``, a DataFrame of runs, a notebook's path; every
+            kept run when omitted. A DataFrame isn't changed.
+        by: settings (model, effort, think, target, version, prompt), columns of the DataFrame, or
+            variables; a list, or with commas. The settings that vary when omitted.
+        score: a scorer, as its text (``exact``, ``numeric:5%``), a function or a ``Judge``, or
+            several; the scores that the runs have when omitted, and else whether they succeeded.
+            Runs of the store keep their scores.
+        expected: what the answers should be: a variable's name, a column's, or a list as long as the
+            runs.
+        baseline: the configuration that the others are compared with; the first when omitted. See
+            ``Comparison.against``.
         failures: how a failed run counts: ``zero`` (a score of 0), ``drop`` (not at all), or a score.
         correction: of the p-values: holm, bonferroni, fdr_bh or none.
-        noise: runs of one setup repeated, which tell the noise floor, scaled to these runs' inputs and repeats; their
-            own repeats tell it when omitted.
+        noise: runs of one setup repeated, which tell the noise floor, scaled to these runs' inputs
+            and repeats; their own repeats tell it when omitted.
+
+    Returns:
+        A ``Comparison``: ``table``, ``differences``, ``notes``, ``plot()``, ``report(FILE)``, …
 
     Raises:
         ConfigError: there is nothing to compare, or an argument is wrong.
+
+    Example:
+        >>> found = xp.compare(runs, by="effort", score="exact", expected="label")
+        >>> print(found)
+        exact by effort...
+        >>> found.differences["verdict"].tolist()
+        ["can't tell"]
     """
     choice = _choice(failures)
     if correction not in CORRECTIONS:

@@ -14,13 +14,14 @@
         model: local/smollm2-135m-instruct
         effort: low                      # low medium high xhigh
         think_mode: default              # default harder
-        output_format: text              # text markdown json voice
+        output_format: json              # text markdown json voice
         output_schema: {type: object}    # with output_format json
         temperature: 0.7
         seed: 7                          # the same answer to the same prompt at any temperature
         max_tokens: 200
         status: ACTIVE                   # or INACTIVE
         version: 1
+      - {name: editor, model: ollama/qwen3}
     workflows:
       - name: draft-edit
         description: One drafts, one edits

@@ -11,8 +11,6 @@ from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
-
 from xpander_magics import cell, contract
 from xpander_magics.commands import COMMAND_NAMES, command_parser, most_words
 from xpander_magics.errors import XpanderError
@@ -58,8 +56,6 @@ class Completer:
     def __init__(self, session: Session, variables: Mapping[str, Any]) -> None:
         self._session = session
         self._variables = variables
-        # A bound method carries no attributes, which IPython's matchers need.
-        self.matcher = _matcher(self)
 
     def matches(self, text: str) -> tuple[str, list[str]] | None:
         """The word at the end of ``text`` and what it may become; None where this isn't a line of ours.
@@ -194,21 +190,3 @@ def _as_word(name: str) -> str:
 def _with_value(parser: ArgumentParser) -> set[str]:
     """The options that a value follows."""
     return {option for action in parser._actions if action.nargs is None for option in action.option_strings}
-
-
-def _matcher(completer: Completer) -> Any:
-    @context_matcher(identifier="xpander_magics")
-    def matcher(context: CompletionContext) -> SimpleMatcherResult:
-        lines = context.full_text.split("\n")[: context.cursor_line + 1]
-        lines[-1] = lines[-1][: context.cursor_position]
-        word, offered = completer.matches("\n".join(lines)) or ("", [])
-        return {
-            "completions": [SimpleCompletion(text=text, type="xpander") for text in offered],
-            "suppress": bool(offered),
-            "matched_fragment": word,
-            "ordered": True,
-            "do_not_suppress": set(),
-        }
-
-    matcher.xpander_completer = completer
-    return matcher

@@ -1,13 +1,17 @@
 """``%xpander`` and ``%%xpander``: a line is parsed, the session does the work, the result is shown.
 
-Loading this imports neither requests, pandas, SQLAlchemy nor Jinja2; the first call does.
+Loading this imports neither requests, pandas, SQLAlchemy nor Jinja2, and of this package little more than the parser;
+the first call does.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Bool, Enum, Float, Integer, Unicode
 
@@ -15,14 +19,14 @@ from xpander_magics import cell, errors
 from xpander_magics.commands import command_help, parse_command
 from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, XpanderError
-from xpander_magics.kept import own_variables
-from xpander_magics.magics.actions import Actions
 from xpander_magics.safety import Address, plain
 from xpander_magics.session import Session, default_session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from xpander_magics.magics.actions import Actions
+    from xpander_magics.magics.complete import Completer
     from xpander_magics.results import Run
     from xpander_magics.showing.display import Stream
     from xpander_magics.widgets.running import LiveView
@@ -44,7 +48,10 @@ class _Address(Unicode[Any, Any]):
 
 @magics_class
 class XpanderMagics(Magics):
-    """The magics; ``%config XpanderMagics`` lists their settings."""
+    """``%xpander`` and ``%%xpander``; ``%config XpanderMagics`` lists their settings.
+
+    A setting is set by ``%config XpanderMagics.timeout = 60``, or in ``ipython_config.py``.
+    """
 
     base_url = _Address(None, allow_none=True, help="Where the service is; else XPANDER_BASE_URL.").tag(config=True)
     target = Unicode(None, allow_none=True, help="The target of cells that name none; else XPANDER_AGENT_ID.").tag(
@@ -89,6 +96,8 @@ class XpanderMagics(Magics):
     @errors.without_variables
     def _run_cell(self, line: str, body: str) -> None:
         """``%%xpander``: shown as it goes, bound to a name, kept in the store."""
+        from xpander_magics.kept import own_variables
+
         options = cell.parse_cell(line).over_defaults(self.session.defaults)
         view = "none" if options.quiet else cell.one_of("--view", options.view or self.view, cell.VIEWS)
         cell.checked_name(options.out)
@@ -133,6 +142,8 @@ class XpanderMagics(Magics):
 
     @property
     def _actions(self) -> Actions:
+        from xpander_magics.magics.actions import Actions
+
         return Actions(self.session, self.shell.user_ns, _send, rich=_is_rich(self.shell), widgets=self.widgets)
 
     @errors.without_variables
@@ -140,7 +151,15 @@ class XpanderMagics(Magics):
         return self._actions.do(parse_command(line))
 
 
-XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\n\nCommands:\n\n{command_help()}"
+_EXAMPLE = """
+Example:
+
+    %%xpander writer -m openai/gpt-5,anthropic/claude-sonnet-4-6 -e low,high --over tickets -o results
+    Classify this support ticket as bug, billing or praise: {{ text }}
+
+    %xpander compare results --by model,effort --score exact --expected label
+"""
+XpanderMagics.xpander.__doc__ = f"{cell.cell_help()}\nCommands:\n\n{command_help()}{_EXAMPLE}"
 
 
 def _kept_instead(run: Run, options: cell.Options) -> str:
@@ -168,14 +187,39 @@ def _is_rich(shell: Any) -> bool:
 
 def load(ipython: InteractiveShell) -> None:
     """Registers the magics and the completion."""
-    from xpander_magics.magics.complete import Completer
-
     _forget(ipython)
     ipython.register_magics(XpanderMagics(ipython, default_session()))
-    ipython.Completer.custom_matchers.append(Completer(default_session(), ipython.user_ns).matcher)
+    ipython.Completer.custom_matchers.append(_matcher(ipython.user_ns))
     for kind in _FRAMES:
         if _text_formatter(ipython).for_type_by_name(*kind) is None:
             _text_formatter(ipython).for_type_by_name(*kind, _shown_plainly)
+
+
+def _matcher(variables: Mapping[str, Any]) -> Any:
+    """What Tab asks of IPython's matchers."""
+
+    @functools.cache
+    def completer() -> Completer:
+        from xpander_magics.magics.complete import Completer
+
+        return Completer(default_session(), variables)
+
+    @context_matcher(identifier="xpander_magics")
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        lines = context.full_text.split("\n")[: context.cursor_line + 1]
+        lines[-1] = lines[-1][: context.cursor_position]
+        text = "\n".join(lines)
+        word, offered = ("xpander" in text and completer().matches(text)) or ("", [])
+        return {
+            "completions": [SimpleCompletion(text=text, type="xpander") for text in offered],
+            "suppress": bool(offered),
+            "matched_fragment": word,
+            "ordered": True,
+            "do_not_suppress": set(),
+        }
+
+    matcher.xpander_completer = completer
+    return matcher
 
 
 def _text_formatter(ipython: InteractiveShell) -> Any:

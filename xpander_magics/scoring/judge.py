@@ -100,25 +100,35 @@ class Sheet(NamedTuple):
 class Judge:
     """An agent or a workflow that judges answers by a rubric.
 
-    A judge prefers some answers for what they aren't worth: the first of two, the longer one, those of its own model.
-    How it stands to people's votes on the same answers is in ``runs.agreement()``; look there before it decides
-    anything.
+    A judge prefers some answers for what they aren't worth: the first of two, the longer one, those of
+    its own model. How it stands to people's votes on the same answers is in ``runs.agreement()``;
+    look there before it decides anything.
 
     Args:
         target: its name, unique name or id, on the service where this kernel sends its runs.
-        rubric: what it goes by; ``RUBRIC`` when omitted. Sent as it is, not as a template.
-        model: ``PROVIDER/MODEL``; what the target has when omitted, as with ``effort`` and ``version``.
-        name: of the score, ``score_NAME`` in the frame; ``judge`` when omitted. Give judges with rubrics of their own
-            names of their own.
+        rubric: what it goes by; ``scoring.judge.RUBRIC`` when omitted. Sent as it is, not as a
+            template.
+        model: ``PROVIDER/MODEL``; what the target has when omitted, as with ``effort`` and
+            ``version``.
+        effort: ``low``, ``medium``, ``high`` or ``xhigh``.
+        version: of the target; ``draft`` for the unpublished one.
+        name: of the score, ``score_NAME`` in the frame; ``judge`` when omitted. Give judges with
+            rubrics of their own names of their own.
         scale: the worst and the best verdict, whole numbers; scores are kept from 0 to 1.
-        cached: whether a verdict that is kept is taken again, where all that the judge is shown is the same, and
-            equal answers share one. False asks anew for each run.
+        cached: whether a verdict that is kept is taken again, where all that the judge is shown is
+            the same, and equal answers share one. False asks anew for each run.
         usage: whether each verdict asks what it used and cost: one more request each.
         jobs, rpm, timeout: as in ``xp.sweep``.
         tags: of its runs.
 
     Raises:
         ConfigError: an argument is wrong.
+
+    Example:
+        >>> judge = xp.Judge("judge", rubric="Good if it names the right label.", name="label")
+        >>> runs.score(judge, expected="label").df["score_label"].tolist()
+        3 verdicts by judge label: judge for 4 answers, of which some are equal.
+        [1.0, 1.0, 0.0, 1.0]
     """
 
     def __init__(
@@ -194,22 +204,24 @@ class Judge:
         session: Sending,
         *,
         watch: Callable[[Tally], object] | None = None,
-        tell: Callable[[str], object] = lambda text: None,
+        tell: Callable[[str], object] | None = None,
     ) -> list[Score]:
-        """Judges each usable answer by itself; nothing is kept but the judge's own runs.
+        """Judges each usable answer by itself; ``xp.score`` calls it, and keeps what it returns.
 
         Args:
+            runs: what is judged.
             expected: what each answer should be, or None.
+            session: what the judge's own runs are sent and kept by.
             watch: told how the verdicts' sweep stands; a progress bar when omitted.
             tell: told how many verdicts are asked for before any is, and what became of them.
 
         Returns:
-            A score for each run, in their order: (verdict - worst) / (best - worst), None where there is no usable
-            answer or no verdict. ``detail`` has the judge's run and its reason, or the problem.
+            A score for each run, in their order: (verdict - worst) / (best - worst), None where there is
+            no usable answer or no verdict. ``detail`` has the judge's run and its reason, or the problem.
 
         Raises:
-            XpanderError: what stops all of it; see ``xp.sweep``. Verdicts that are in are kept: judging again with
-                ``cached`` doesn't ask for them again.
+            XpanderError: what stops all of it; see ``xp.sweep``. Verdicts that are in are kept: judging
+                again with ``cached`` doesn't ask for them again.
         """
         usable = [number for number, run in enumerate(runs) if answer_of(run)]
         verdicts = self.ask(self._pointwise(runs, usable, expected), session, watch=watch, tell=tell)
@@ -229,7 +241,15 @@ class Judge:
         return scores
 
     def quote(self, runs: Sequence[Run], expected: Sequence[Any] | None = None, session: Sending | None = None) -> str:
-        """What ``score_all`` would send, and its quote; nothing is sent."""
+        """What judging these runs would send, and what it would take; nothing is sent.
+
+        Args:
+            runs, expected, session: as of ``score_all``.
+
+        Example:
+            >>> "Nothing was sent. 3 runs, 3 requests" in xp.Judge("judge").quote(runs)
+            True
+        """
         usable = [number for number, run in enumerate(runs) if answer_of(run)]
         sheet = self._pointwise(runs, usable, expected)
         if not sheet.rows:
@@ -254,7 +274,7 @@ class Judge:
         return Sheet(POINTWISE, rows, verdict_schema("score", score), counted(len(rows), "answer"), cut)
 
     def row(self, texts: Mapping[str, str | None], judged: list[str]) -> tuple[dict[str, Any], bool]:
-        """The variables of a prompt: these texts, shortened, with the mark and the rubric; and whether one was cut.
+        """The variables of a prompt: texts, shortened, the mark, the rubric; and whether one was cut.
 
         Args:
             judged: the ids of the runs that it is about, kept with the verdict.
@@ -269,7 +289,7 @@ class Judge:
         session: Sending,
         *,
         watch: Callable[[Tally], object] | None = None,
-        tell: Callable[[str], object] = lambda text: None,
+        tell: Callable[[str], object] | None = None,
     ) -> list[Run]:
         """Asks for a verdict on each row of a sheet; equal rows share one where verdicts are ``cached``.
 
@@ -280,9 +300,11 @@ class Judge:
             return []
         grid, places = self._grid(sheet, session)[0], self._places(sheet)
         shared = f" for {sheet.of}" if len(grid) == len(sheet.rows) else f" for {sheet.of}, of which some are equal"
-        tell(f"{counted(len(grid), 'verdict')} by {self.scored_by()}{shared}.\n")
+        if tell is not None:
+            tell(f"{counted(len(grid), 'verdict')} by {self.scored_by()}{shared}.\n")
         verdicts = list(session.sweep(grid, watch))
-        tell(self._became(verdicts, sheet))
+        if tell is not None:
+            tell(self._became(verdicts, sheet))
         return [verdicts[place] for place in places]
 
     def quoted(self, sheet: Sheet, session: Sending) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BATCH = 2_000
 NO_ANSWER = "no answer that can be used"
 
-_Scored = TypeVar("_Scored", bound="Runs | Run | Sequence[Any]")
+Scored = TypeVar("Scored", bound="Runs | Run | Sequence[Any]")
 
 
 class Session(Protocol):
@@ -44,25 +44,29 @@ def say(text: str) -> None:
 
 
 def score(
-    runs: _Scored,
+    runs: Scored,
     scorer: Any,
     expected: Any = None,
     *,
     variables: Mapping[str, Any] | None = None,
     session: Session | None = None,
     watch: Callable[[Tally], object] | None = None,
-    tell: Callable[[str], object] = say,
-) -> _Scored:
+    tell: Callable[[str], object] | None = None,
+) -> Scored:
     """Scores runs that have landed, and keeps the scores with who had it done and when.
 
-    The newest score of a name is ``run.scores[NAME]`` and the frame's ``score_NAME``; those before it stay in
-    ``runs.score_history()``.
+    The newest score of a name is ``run.scores[NAME]`` and the frame's ``score_NAME``; those before
+    it stay in ``runs.score_history()``. Scores are float64; most lie between 0, wrong, and 1, right.
 
     Args:
         runs: ``Runs``, a ``Run``, or a list of these.
-        scorer: a text such as ``"exact"`` or ``"close=numeric:5%"``, a function, a ``Judge``, or a list of these.
-        expected: what the answers should be: the name of a variable that the runs were made of, else of a column; or
-            a list or Series as long as the runs.
+        scorer: a text such as ``"exact"`` or ``"close=numeric:5%"``, a function, a ``Judge``, or a
+            list of these. The texts: ``exact``, ``normalized``, ``contains``, ``regex:PATTERN``,
+            ``numeric[:TOLERANCE|P%]``, ``choice[:a|b|c]``, ``json``, ``fields[:a,b]``,
+            ``schema[:NAME]``, ``similarity``, ``embedding``, ``judge:TARGET``. A function takes the
+            answer and, if it has a second argument, what is expected.
+        expected: what the answers should be: the name of a variable that the runs were made of, else
+            of a column; or a list or Series as long as the runs.
         variables: where functions, judges and schemas are looked for by name.
         session: what keeps the scores; the runs' own when omitted.
         watch: told how a judge's verdicts stand; a progress bar when omitted.
@@ -75,7 +79,13 @@ def score(
         ConfigError: there is no such scorer or no such column, or the scorer needs an expected value.
         StoreError: the scores can't be kept.
         XpanderError: what stops a judge's runs; see ``xp.sweep``.
+
+    Example:
+        >>> scored = xp.score(runs, ["exact", "short=regex:^.{1,8}$"], expected="label")
+        >>> scored[0].scores
+        {'exact': 1.0, 'short': 1.0}
     """
+    tell = tell or say
     given = cast("Sequence[Run]", runs) if _is_runs(runs) else _listed(runs)
     if not len(given):
         return runs

@@ -104,7 +104,7 @@ class Judged(NamedTuple):
 
 
 class Verdicts:
-    """What a judge has said of pairs of answers. Its votes are kept, under its own name.
+    """What a judge has said of pairs of answers; ``runs.judge(...)`` returns it. Its votes are kept.
 
     Attributes:
         judged: the pairs, with their verdicts.
@@ -164,8 +164,12 @@ class Verdicts:
 
     @property
     def df(self) -> pd.DataFrame:
-        """The pairs as a DataFrame of text columns: the configurations ``left`` and ``right``, the runs, ``choice``
-        (missing where a verdict is), what each verdict said of the pair as it stands, its reason and its run."""
+        """The pairs as a DataFrame of text columns.
+
+        The configurations ``left`` and ``right``, their runs ``left_run_id`` and ``right_run_id``,
+        ``choice`` (missing where a verdict is), and for ``verdict`` and ``swapped``, which saw the sides
+        swapped, what each said of the pair as it stands, its ``_reason`` and its ``_run_id``.
+        """
         import pandas as pd
 
         rows = [
@@ -184,11 +188,15 @@ class Verdicts:
         return frame
 
     def win_rates(self) -> pd.DataFrame:
-        """How often each configuration won against each other one; see ``standing.win_rates_frame``."""
+        """How often each configuration won against each other one; as ``runs.win_rates()``."""
         return win_rates_frame(self._contest, self.votes)
 
     def strengths(self) -> pd.DataFrame:
-        """Each configuration's Bradley–Terry strength; see ``standing.strengths_frame``. Raises ConfigError as it."""
+        """Each configuration's Bradley–Terry strength; as ``runs.strengths()``.
+
+        Raises:
+            ConfigError: statsmodels is missing.
+        """
         return strengths_frame(self._contest, self.votes)
 
     def __repr__(self) -> str:
@@ -230,7 +238,7 @@ def judge_pairs(
     seed: int = 0,
     sweep_id: str | None = None,
     watch: Callable[[Tally], object] | None = None,
-    tell: Callable[[str], object] = lambda text: None,
+    tell: Callable[[str], object] | None = None,
 ) -> Verdicts:
     """Judges pairs of answers to the same input under different configurations, and keeps the votes that come of it.
 

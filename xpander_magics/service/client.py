@@ -31,7 +31,7 @@ _POLL_PAUSE, _TROUBLED_PAUSE = 5.0, 15.0
 
 
 class Client(Resources):
-    """The REST API by itself; safe to use from many threads.
+    """The REST API by itself: no store, no DataFrame. Safe to use from many threads.
 
     Args:
         api_key: else ``XPANDER_API_KEY``, else the system's keyring.
@@ -39,14 +39,23 @@ class Client(Resources):
         connect_timeout: seconds to connect.
         read_timeout: seconds between two pieces of an answer.
         timeout: seconds that one run may take, when a call names none.
-        retries: how often a request is sent again at the most, where that is safe. A call that the service
-            puts off (429, 503 with ``Retry-After``) is sent again until its deadline, unless this is 0.
+        retries: how often a request is sent again at the most, where that is safe. A call that the
+            service puts off (429, 503 with ``Retry-After``) is sent again until its deadline, unless
+            this is 0.
         connections: how many connections are kept for reuse.
-        rate_limit: requests a minute that the service allows; 100 when omitted, none on loopback; 0 for none.
+        rate_limit: requests a minute that the service allows; 100 when omitted, none on loopback; 0
+            for none.
 
     Raises:
         AuthError: there is no key.
-        ConfigError: the base URL can't be used.
+        ConfigError: the base URL can't be used, or a number is none of its kind.
+
+    Example:
+        >>> with xp.Client() as client:
+        ...     [agent.name for agent in client.agents()]
+        ...     client.invoke("writer", "Say hi to Ada.", llm_reasoning_effort="low").result
+        ['writer', 'judge']
+        'Hi Ada!'
     """
 
     search_pauses: Sequence[float] = LOOKS
@@ -70,15 +79,11 @@ class Client(Resources):
         """Checks and builds a call without sending it (names are looked up, which may ask the service).
 
         Args:
-            target: an agent's or workflow's name, unique name or id, as in a cell; or one that was listed.
-            text: the prompt, ``input.text``.
-            version: a version, ``latest`` or ``draft``; as the service thinks best when omitted.
-            fields: fields of the invoke body by their own names; ``files`` and ``user`` go into ``input``.
-                Those that are None are not sent.
+            target, text, version, fields: as for ``invoke``.
+            mark: what the task is found again by; a new one when omitted.
 
         Raises:
-            ConfigError: a field has a value of the wrong type, or a name close to a known one.
-            NotFoundError, InvalidRequestError: no such target, or it isn't ACTIVE.
+            ConfigError, NotFoundError, InvalidRequestError: as ``invoke``.
         """
         resolved = self.directory.resolve(target)
         mark = mark or new_run_id()
@@ -108,19 +113,32 @@ class Client(Resources):
         timeout: float | None = None,
         **fields: Any,
     ) -> Task:
-        """Runs an agent or a workflow; the other arguments are those of ``prepare``.
+        """Runs an agent or a workflow, and waits for its end.
 
         Args:
-            mode: ``sync`` (one request that lasts as long as the task), ``async`` (start, then poll)
-                or ``stream``.
+            target: an agent's or workflow's name, unique name or id, as in a cell; or one that was
+                listed.
+            text: the prompt, sent as it is.
+            mode: ``sync`` (one request that lasts as long as the task), ``async`` (start, then poll) or
+                ``stream``.
             wait: with False and ``async``, returns the pending task at once.
-            timeout: seconds that it all may take.
+            version: a version, ``latest`` or ``draft``; as the service thinks best when omitted.
+            timeout: seconds that it all may take; the client's own when omitted.
+            fields: fields of the invoke body by their own names, such as ``llm_model_name``; ``files``
+                and ``user`` go into ``input``. Those that are None are not sent.
 
         Returns:
             The task, ended or paused; look at its ``status``.
 
         Raises:
-            ServiceError: one of its kinds. With ``maybe_sent`` the task may be running all the same.
+            ConfigError: a field has a value of the wrong type, or a name close to a known one.
+            NotFoundError, InvalidRequestError: no such target, or it isn't ACTIVE.
+            ServiceError: another of its kinds. With ``maybe_sent`` the task may be running all the same.
+
+        Example:
+            >>> task = client.invoke("writer", "Say hi to Ada.", mode="async", timeout=60)
+            >>> task.result
+            'Hi Ada!'
         """
         call = self.prepare(target, text, version=version, **fields)
         deadline = self.deadline(timeout)
@@ -147,16 +165,33 @@ class Client(Resources):
         timeout: float | None = None,
         **fields: Any,
     ) -> Generator[Event]:
-        """Runs an agent or a workflow and yields its events as they come; arguments as for ``invoke``.
+        """Runs an agent or a workflow and yields its events as they come.
 
         The last event is ``task_finished``. Where the connection is cut, the task is followed by Get
         Task instead, and that event is made from its answer.
+
+        Args:
+            target, text, version, timeout, fields: as for ``invoke``.
+
+        Returns:
+            An iterator of events with ``type``, ``task_id``, ``time``, ``data`` and ``raw``. Closing it
+            leaves the task running.
+
+        Raises:
+            ConfigError, NotFoundError, InvalidRequestError: as ``invoke``, at once.
+            ServiceError: another of its kinds, while it is iterated.
+
+        Example:
+            >>> for event in client.stream("writer", "Say hi to Ada."):
+            ...     if event.type == "chunk":
+            ...         print(event.data, end="")
+            Hi Ada!
         """
         call = self.prepare(target, text, version=version, **fields)
         return errors.forgetful(self.events(call, self.deadline(timeout)))
 
     def deadline(self, timeout: float | None = None) -> Deadline:
-        """The end of a call that starts now."""
+        """The end of a call that starts now and may take ``timeout`` seconds; else the client's own."""
         return Deadline(self.timeout if timeout is None else seconds("timeout", timeout))
 
     def wait_turn(self, call: Call, deadline: Deadline) -> None:
@@ -287,7 +322,7 @@ class Client(Resources):
         return task
 
     def follow(self, task_id: str, deadline: Deadline, found: Task | None = None) -> Generator[Event]:
-        """The events of a task that was started before, made from what Get Task answers, to ``task_finished``.
+        """The events of a task that was started before, made from what Get Task answers.
 
         Args:
             found: the task as it was just now; asked for when omitted.

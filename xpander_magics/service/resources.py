@@ -74,22 +74,33 @@ class Resources:
         self.close()
 
     def close(self) -> None:
-        """Closes the kept connections, and takes away the rate that it has set."""
+        """Closes the kept connections, and takes away the rate that it has set. ``with`` does it, too."""
         if self._rated:
             self.pace(None)
         self._http.close()
 
     def pace(self, per_minute: float | None) -> None:
-        """Sends at most so many requests a minute from now on, evenly spaced; None for no limit.
+        """Sends at most so many requests a minute from now on, evenly spaced.
 
         That holds for all clients of this service in this process. Stopping a task, and looking for a
         lost one, never wait for that.
+
+        Args:
+            per_minute: how many; None for no limit besides the service's own.
+
+        Example:
+            >>> client.pace(30)
+            >>> client.pace(None)
         """
         self._rated = per_minute is not None
         self._pacer.set_rate(per_minute)
 
     def paced(self, per_minute: float | None) -> AbstractContextManager[None]:
-        """Holds all clients of this service to a rate for a while; of several rates at once the lowest counts."""
+        """Holds all clients of this service to a rate for a while; of several at once the lowest counts.
+
+        Args:
+            per_minute: the most requests a minute, evenly spaced; None for no limit.
+        """
         return self._pacer.paced(per_minute)
 
     @property
@@ -116,7 +127,7 @@ class Resources:
         return _window(self.settings["rate_limit"], self.base_url)
 
     def gap(self, per_minute: float | None) -> float:
-        """Seconds between two requests, evenly spaced, as ``pace`` and the service's limit have it; 0 for no limit."""
+        """Seconds between two requests, evenly spaced, as ``pace`` and the service's limit have it; or 0."""
         limits = [limit for limit in (per_minute, self.rate_limit) if limit]
         return 60.0 / min(limits) if limits else 0.0
 
@@ -126,7 +137,7 @@ class Resources:
         return self._key
 
     def secrets(self) -> dict[str, str]:
-        """What must be masked wherever text is kept or shown, by what it is: the key, and what its owner adds."""
+        """What must be masked wherever text is kept or shown, by what it is: the key, what its owner adds."""
         return {"the API key": self._key.reveal(), **self.private}
 
     @property
@@ -140,8 +151,18 @@ class Resources:
         """One task as it stands.
 
         Args:
+            id: the task's.
+            deadline: until when it may take; a minute when omitted.
             paced: whether the request waits for its turn, where ``pace`` has set a rate.
             retries: how often it is sent again at the most; the client's own number when omitted.
+
+        Raises:
+            NotFoundError: there is no such task.
+            ServiceError: another of its kinds.
+
+        Example:
+            >>> client.task(run.task_id).status
+            'completed'
         """
         path = f"/v1/tasks/{quoted(id)}"
         return self.task_from(
@@ -163,8 +184,16 @@ class Resources:
         """The summaries of tasks, newest first, over as many pages of 50 as that takes.
 
         Args:
+            agent_id, status, parent_task_id, triggering_agent_id, user_id: only tasks that fit.
             from_date, to_date: ISO 8601 text or an aware datetime.
             limit: no more than so many; all when omitted.
+
+        Raises:
+            ServiceError: one of its kinds.
+
+        Example:
+            >>> [task.status for task in client.tasks(status="completed", limit=2)]
+            ['completed', 'completed']
         """
         found: list[Task] = []
         filters = given(
@@ -183,7 +212,14 @@ class Resources:
         return found
 
     def stop(self, id: str, *, deadline: Deadline | None = None) -> Task:
-        """Stops a task; a finished one comes back unchanged."""
+        """Stops the task of this id; a finished one comes back unchanged.
+
+        Args:
+            deadline: until when it may take; a minute when omitted.
+
+        Raises:
+            ServiceError: one of its kinds; NotFoundError where there is no such task.
+        """
         path = f"/v1/tasks/{quoted(id)}/stop"
         # It may be about money or an interrupted kernel: it doesn't wait for its turn.
         return self.task_from(
@@ -191,40 +227,72 @@ class Resources:
         )
 
     def usage(self, id: str, *, deadline: Deadline | None = None) -> Usage:
-        """What a task used, and what it cost."""
+        """What the task of this id used, and what it cost: counts of tokens, ``cost`` in US dollars.
+
+        Args:
+            deadline: until when it may take; a minute when omitted.
+
+        Raises:
+            ServiceError: one of its kinds; NotFoundError where there is no such task.
+
+        Example:
+            >>> client.usage(run.task_id).cost
+            0.01
+        """
         return Usage(_object(self._get(f"/v1/tasks/{quoted(id)}/llm_usage", deadline)))
 
     def thread(self, id: str) -> list[Message]:
-        """The conversation that a task belongs to, oldest message first."""
+        """The conversation that the task of this id belongs to, oldest message first.
+
+        Raises:
+            ServiceError: one of its kinds; NotFoundError where there is no such task.
+
+        Example:
+            >>> [message.role for message in client.thread(run.task_id)]
+            ['user', 'assistant']
+        """
         return [Message(_object(item)) for item in _array(self._get(f"/v1/tasks/{quoted(id)}/thread"))]
 
     def full_thread(self, id: str) -> dict[str, list[Message]]:
-        """The conversation (``root``) and those of its sub-tasks by their ids, tool calls included."""
+        """The conversation (``root``) of the task of this id, and those of its sub-tasks by their ids.
+
+        Tool calls are included. Raises as ``thread``.
+        """
         answer = _object(self._get(f"/v1/tasks/{quoted(id)}/thread/full"))
         return {name: [Message(_object(item)) for item in _array(items)] for name, items in answer.items()}
 
     def agents(self) -> list[Agent]:
-        """All agents, newest first."""
+        """All agents, newest first. Raises ServiceError, one of its kinds."""
         return self.directory.entries("agent", fresh=True)
 
     def agent(self, id: str) -> Agent:
-        """One agent with its full configuration."""
+        """One agent with its full configuration, by its id. Raises as ``agents``."""
         return self._get_one("agent", id)
 
     def workflows(self) -> list[Agent]:
-        """All workflows, newest first."""
+        """All workflows, newest first. Raises as ``agents``."""
         return self.directory.entries("workflow", fresh=True)
 
     def workflow(self, id: str) -> Agent:
-        """One workflow with its full configuration."""
+        """One workflow with its full configuration, by its id. Raises as ``agents``."""
         return self._get_one("workflow", id)
 
     def providers(self) -> list[Provider]:
-        """The providers of models."""
+        """The providers of models. Raises as ``agents``.
+
+        Example:
+            >>> [provider.internal_identifier for provider in client.providers()]
+            ['openai', 'anthropic']
+        """
         return [Provider(_object(item)) for item in _array(self._get("/v1/misc/llm_providers"))]
 
     def models(self, provider: str) -> list[Model]:
-        """A provider's models."""
+        """A provider's models, by its ``internal_identifier``. Raises as ``agents``.
+
+        Example:
+            >>> [model.model_id for model in client.models("openai")]
+            ['gpt-5', 'gpt-5-mini']
+        """
         path = f"/v1/misc/llm_providers/{quoted(provider)}/models"
         return [Model(_object(item)) for item in _array(self._get(path))]
 
@@ -243,6 +311,7 @@ class Resources:
     def pages(
         self, path: str, kind: type[_R], deadline: Deadline, *, paced: bool = True, **filters: Any
     ) -> Iterator[_R]:
+        """The items of a list of the service, over as many pages as that takes; raises ServiceError."""
         page = 1
         while True:
             params = {**filters, "page": page, "per_page": _PAGE}
@@ -256,6 +325,7 @@ class Resources:
             page += 1
 
     def task_from(self, answer: Any) -> Task:
+        """A task from the answer that should hold one; raises ServerError where it holds none."""
         task = Task(_object(answer))
         if id_from(task.id) is None:
             raise errors.ServerError("The service answered with a task that has no id.", maybe_sent=True)

@@ -140,26 +140,32 @@ class _Output(NamedTuple):
 
 
 def read_notebook(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The runs that a saved notebook's outputs carry, as a DataFrame; neither the store nor a service is needed.
+    """The runs that a saved notebook's outputs carry, as a DataFrame; no store and no service is needed.
 
-    A run that several outputs show is taken from the one that was put out last. What an output only names, because it
-    was too much, is taken from the run store where that has it.
+    A run that several outputs show is taken from the one that was put out last. What an output only
+    names, because it was too much, is taken from the run store where that has it.
 
     Args:
         path: of an ``.ipynb`` of format 4. It needn't be trusted: nothing of it is run.
 
     Returns:
-        One row a run, in the order in which the notebook shows them; columns and dtypes are those of ``xp.runs()``.
-        ``attrs["cells"]`` has a dict for each cell that shows runs: ``cell``, its place in the notebook counted from
-        1, text cells too; ``execution_count``; ``run_ids``; ``edited``, whether its source isn't what ran, None where
-        that isn't known; ``intact``, whether its rows are as they were put out; ``missing``, how many of its
-        runs are to be had nowhere.
+        One row a run, in the order in which the notebook shows them; columns and dtypes are those of
+        ``xp.runs()``. ``attrs["cells"]`` has a dict for each cell that shows runs: ``cell``, its
+        place in the notebook counted from 1, text cells too; ``execution_count``; ``run_ids``;
+        ``edited``, whether its source isn't what ran, None where that isn't known; ``intact``,
+        whether its rows are as they were put out; ``missing``, how many of its runs are to be had
+        nowhere.
 
     Warns:
         NotebookWarning: cells were edited since they ran, rows were changed, or runs are missing.
 
     Raises:
         ConfigError: the file can't be read, is no such notebook, or what a cell carries is malformed.
+
+    Example:
+        >>> df = xp.read_notebook("study.ipynb")
+        >>> df["result"].tolist()
+        ['Hi Ada!']
     """
     name = Path(path).name
     sources: dict[int, tuple[Any, str]] = {}

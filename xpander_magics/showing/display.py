@@ -195,7 +195,12 @@ def table_cells(values: Iterable[Any]) -> str:
 
 def _steps_html(events: list[Event]) -> str:
     """Thoughts and tool calls, folded."""
-    steps = [step for event in events if (step := shown_step(event))]
+    steps: list[tuple[str, str]] = []
+    for kind, text in filter(None, map(shown_step, events)):
+        if kind in _IN_PIECES and steps and steps[-1][0] == kind:
+            steps[-1] = kind, steps[-1][1] + text
+        else:
+            steps.append((kind, text))
     if not steps:
         return ""
     items = "".join(f'<li style="{_PRE}">{escape(f"{kind}: {text}")}</li>' for kind, text in steps)
@@ -210,6 +215,7 @@ _STEPS = {
     "tool_call_result": "tool result",
     "auth_event": "sign-in",
 }
+_IN_PIECES = ("thought", "analysis")  # a word each, as a model writes them
 
 
 def shown_step(event: Event) -> tuple[str, str] | None:

@@ -32,7 +32,7 @@ _BOARDS_HELD = 8
 
 
 class Board(FrontEnd):
-    """The runs of a sweep as a grid; what ``runs.board()`` returns.
+    """The runs of a sweep as a grid, inputs by configurations; what ``runs.board()`` returns.
 
     Args:
         runs: read when it is made, and again whenever a page loads it.
@@ -78,7 +78,7 @@ class Board(FrontEnd):
         return (self._in_hand or self._hold(self._runs))[1]
 
     def close(self) -> None:
-        """Takes it away."""
+        """Takes it away; the runs stay."""
         self._let_go()
         super().close()
 

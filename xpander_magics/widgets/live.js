@@ -77,14 +77,20 @@ const render = ({ model, el: root }) => {
   };
   const showSteps = () => {
     const { steps } = live;
-    if (steps.length < shownSteps) list.replaceChildren();
-    const had = list.childElementCount;
-    list.append(...steps.slice(had).map((step) => el("li", { dir: "auto" }, `${step.kind}: ${step.text}`)));
-    if (steps.length !== shownSteps) {
-      const last = steps.length ? ` · ${steps.at(-1).kind}` : "";
-      summary.textContent = `${steps.length} step${steps.length === 1 ? "" : "s"}${last}`;
+    if (steps.length === shownSteps) return;
+    if (steps.length < shownSteps) {
+      list.replaceChildren(); // another run
+      shownSteps = 0;
     }
-    shownSteps = steps.length;
+    for (; shownSteps < steps.length; shownSteps++) {
+      const { kind, text } = steps[shownSteps];
+      // Thoughts come in pieces, a word each.
+      const goesOn = ["thought", "analysis"].includes(kind) && steps[shownSteps - 1]?.kind === kind;
+      if (goesOn) list.lastChild.append(text);
+      else list.append(el("li", { dir: "auto" }, `${kind}: ${text}`));
+    }
+    const count = list.childElementCount;
+    summary.textContent = `${count} step${count === 1 ? "" : "s"}${count ? ` · ${steps.at(-1).kind}` : ""}`;
   };
   const show = () => {
     const running = model.get("running") && !live.lost;

@@ -49,7 +49,7 @@ _CARRIED_RUNS = 100
 
 
 class Panel(w.VBox):  # type: ignore[misc]
-    """Controls for one prompt, and what comes of it.
+    """Controls for one prompt, and what comes of it; ``xp.panel()`` makes one.
 
     Attributes:
         runs: those of the last run or sweep that was begun here; None before.
@@ -290,7 +290,7 @@ class Panel(w.VBox):  # type: ignore[misc]
         self._problem.value = told
 
     def static(self) -> dict[str, Any]:
-        """What is chosen as ``text/plain`` and safe ``text/html``, and what was run, for where no widget can run."""
+        """What is chosen, and what was run, as ``text/plain`` and safe ``text/html``."""
         choices = self._controls.target.choices
         targets = None if choices is None else [choice.value for choice in choices if choice.refused is None]
         same = self._copy.text or self._copy.problem
@@ -331,11 +331,16 @@ class _Watch:
 
 
 def panel() -> Panel:
-    """Controls for one prompt: target, model, effort, variables, the quote, Run and Stop; ``%xpander panel``.
+    """Controls for one prompt: target, model, effort, variables, Run and Stop; ``%xpander panel``.
 
-    What is chosen becomes the default of later cells. ``panel.runs`` has what the last press of Run came to.
+    What is chosen becomes the default of later cells. ``panel.runs`` has what the last press of Run
+    came to.
 
     Returns:
         The panel, which a notebook shows where it is a cell's value.
+
+    Example:
+        >>> panel = xp.panel()
+        >>> panel.close()
     """
     return Panel(default_session())

@@ -23,7 +23,7 @@ _QUIET = 0.5  # seconds without a vote
 
 
 class VoteView(FrontEnd):
-    """Asks a person for votes; ``cast`` and ``undo`` do what its buttons do.
+    """Asks a person for votes; what ``runs.vote()`` returns.
 
     Attributes:
         voting: who votes, on which pair, how far it has come.
@@ -46,7 +46,18 @@ class VoteView(FrontEnd):
         return self._standing()
 
     def cast(self, choice: str) -> Vote:
-        """Judges the pair that is shown; takes its argument and raises as ``Voting.cast``."""
+        """Judges the pair that is shown, as its buttons do.
+
+        Args:
+            choice: ``left``, ``right``, ``both_good``, ``both_bad`` or ``skip``.
+
+        Returns:
+            The vote, which is kept.
+
+        Raises:
+            ConfigError: there is no such choice, or no pair is left.
+            StoreError: the vote couldn't be kept; the pair stays.
+        """
         with self._lock:
             vote = self.voting.cast(choice)
             self._turn()
@@ -54,7 +65,14 @@ class VoteView(FrontEnd):
         return vote
 
     def undo(self) -> Vote | None:
-        """Takes the voter's newest vote back, and asks its pair again; None where there is none."""
+        """Takes the voter's newest vote back, and asks its pair again.
+
+        Returns:
+            The vote; None where there is none.
+
+        Raises:
+            StoreError: the store can't be written.
+        """
         with self._lock:
             vote = self.voting.undo()
             self._turn()

@@ -58,15 +58,17 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Diff:
-    """What differs between two runs. Shows itself as text and as safe HTML.
+    """What differs between two runs, as ``xp.diff`` finds it. Shows itself as text and as safe HTML.
 
     Attributes:
         a, b: the runs.
         answer: the words of the answers; empty where both are JSON.
-        values: the values that differ between two answers that are JSON, by their paths; None where they aren't.
+        values: the values that differ between two answers that are JSON, by their paths; None where
+            they aren't.
         prompt, template: the words of what was sent, and of what it was made of.
         variables: what filled the templates in, where it differs.
-        settings: what was asked for and what ran, where it differs; ``equal_settings`` counts the others.
+        settings: what was asked for and what ran, where it differs; ``equal_settings`` counts the
+            others.
         outcome: how they ended, and what that took.
         steps: thoughts, tool calls and sub-agents side by side.
         notes: what has to be said about these.
@@ -97,16 +99,26 @@ class Diff:
 
 
 def diff(a: Compared, b: Compared) -> Diff:
-    """What differs between two runs: answers and prompts by words, settings, outcome, and the steps in their order.
+    """What differs between two runs: answers and prompts by words, settings, outcome, and steps.
 
-    A word is what stands between white space, as on the board; JSON answers are compared by value. Thoughts and calls
-    are known of runs that were streamed in this kernel; of others it compares the tools that the service names.
+    A word is what stands between white space, as on the board; JSON answers are compared by value.
+    Thoughts and calls are known of runs that were streamed in this kernel; of others it compares the
+    tools that the service names.
 
     Args:
-        a, b: a ``Run``; a run's id, or the beginning of one, or a task's id; or a row of a DataFrame of runs.
+        a, b: a ``Run``; a run's id, or the beginning of one, or a task's id; or a row of a DataFrame
+            of runs.
+
+    Returns:
+        A ``Diff``, which shows itself; its attributes have each part.
 
     Raises:
         NotFoundError, ConfigError: there is no such run, or several; or it is something else.
+
+    Example:
+        >>> found = xp.diff(runs[1], runs[2])
+        >>> [change.name for change in found.settings]
+        ['effort asked for', 'effort']
     """
     first, second = run_of(a), run_of(b)
     as_json = first.output is not None and second.output is not None

@@ -54,21 +54,30 @@ class Exported(NamedTuple):
 def export(runs: Any, path: str | os.PathLike[str], *, what: str = "runs", judges: bool = False) -> Path | str:
     """Writes runs, a comparison's table, or the preferences that people voted for.
 
+    The forms are told by ``help("xpander_magics.analysis.exports.exports")``.
+
     Args:
-        runs: ``Runs``, a list of ``Run``, a DataFrame of runs, a notebook's path, a ``Comparison``; None for every kept
-            run.
+        runs: ``Runs``, a list of ``Run``, a DataFrame of runs, a notebook's path, a ``Comparison``;
+            None for every kept run.
         path: a file, whose ending says the form: .csv, .jsonl, .ndjson, .parquet, .sqlite or .db. Or
             ``mlflow:EXPERIMENT``: an MLflow run a configuration, at ``MLFLOW_TRACKING_URI``.
-        what: ``runs``; ``comparison``, its table; ``preferences``, a pair of answers a vote, as preference training
-            expects them (``prompt``, ``chosen``, ``rejected``), without ties, skips and votes that were taken back;
-            ``mlflow``, where ``path`` is the experiment's name alone.
+        what: ``runs``; ``comparison``, its table; ``preferences``, a pair of answers a vote, as
+            preference training expects them (``prompt``, ``chosen``, ``rejected``), without ties,
+            skips and votes that were taken back; ``mlflow``, where ``path`` is the experiment's name
+            alone.
         judges: whether the votes of judges are among the preferences, too.
 
     Returns:
         The file's path; of MLflow, ``mlflow:EXPERIMENT``.
 
     Raises:
-        ConfigError: another ending, a path that can't be written, a package that is missing, nothing to export.
+        ConfigError: another ending, a path that can't be written, a package that is missing, nothing
+            to export.
+
+    Example:
+        >>> path = xp.export(runs, "runs.csv")
+        >>> len(pd.read_csv(path))
+        4
     """
     return exported(runs, path, what=what, judges=judges).path
 
