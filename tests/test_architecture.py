@@ -21,9 +21,10 @@ def within(package: str, *modules: str) -> tuple[str, ...]:
 # From the modules that know nothing of the others down to those that wire all of it. A package that stands here by its
 # name is looked at as one.
 LAYERS = (
-    *("safety", "errors", "contract", "config", "limits", "results", "tally"),
+    *("safety", "errors", "extras", "contract", "config", "limits", "results", "tally"),
     *("cell", "commands"),
-    *within("service", "sse", "refusals", "bodies", "transport", "targets", "calls", "marks", "resources", "client"),
+    *within("service", "sse", "refusals", "failures", "bodies", "transport"),
+    *within("service", "targets", "calls", "marks", "resources", "client"),
     *within("plans", "sandbox", "template", "schemas", "terms", "plan", "grid"),
     *("store", "asked", "matrix"),
     *within("voting", "pairs", "votes", "standing", "agreement"),
@@ -53,8 +54,8 @@ PACKAGE_ITSELF = "xpander_magics"
 
 # Only these modules may import what is costly or is another layer's business.
 KEEPERS = {
-    "requests": {"service.bodies", "service.transport"},
-    "urllib3": {"service.bodies", "service.transport"},
+    "requests": {"service.bodies", "service.failures", "service.transport"},
+    "urllib3": {"service.bodies", "service.failures", "service.transport"},
     "sqlalchemy": {"store"},
     "jinja2": {"plans.sandbox", "plans.template"},
     "jsonschema": {"plans.schemas"},

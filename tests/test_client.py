@@ -700,7 +700,7 @@ def test_ids_are_quoted(service: FaultServer, client: Client, id_: str) -> None:
     assert service.log[0].query == {}
 
 
-@pytest.mark.parametrize("id_", ["", ".", "..", " "])
+@pytest.mark.parametrize("id_", ["", ".", "..", " ", "x" * 256])
 def test_what_is_no_id_means_no_other_endpoint(service: FaultServer, client: Client, id_: str) -> None:
     for ask in (client.task, client.stop, client.usage, client.agent, client.models, client.thread):
         with pytest.raises(errors.ConfigError, match="is no id"):

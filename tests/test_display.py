@@ -174,7 +174,7 @@ def test_steps_are_folded() -> None:
 
 
 def test_a_thought_that_comes_in_pieces_is_one_step() -> None:
-    said = [("think", "It "), ("think", "is "), ("chunk", "x"), ("think", "late."), ("analyze", "Is it?"), ("think", "!")]
+    said = [("think", "It is "), ("chunk", "x"), ("think", "late."), ("analyze", "Is it?"), ("think", "!")]
     shown = as_html(Run(status="completed", result="x", events=[Event(type_, None, None, s, {}) for type_, s in said]))
     steps = re.findall("<li[^>]*>([^<]*)", shown)
     assert steps == ["thought: It is late.", "analysis: Is it?", "thought: !"]

@@ -1,4 +1,4 @@
-"""README.md and the pages of ``xpander_magics/docs``: every block is run, every name exists, every link leads somewhere.
+"""README.md and the pages of ``xpander_magics/docs``: blocks are run, names exist, links lead somewhere.
 
 A block without a language, or of Python, is a cell of one notebook a page, which talks to a service on loopback. A
 ``text`` block after a cell is what the cell shows, ``…`` standing for anything; a cell whose error isn't shown so has
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -17,11 +18,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fault_server
+import pandas as pd
 import pytest
 from fault_server import FaultServer, Request, Service
 from IPython.core.interactiveshell import InteractiveShell
@@ -30,29 +31,33 @@ from markdown_it.token import Token
 from notebook_shell import Notebook
 
 import xpander_magics as xp
-from xpander_magics import cell, commands
+from xpander_magics import cell, commands, errors
 from xpander_magics.errors import ConfigError
 from xpander_magics.local.catalog import load
 from xpander_magics.magics.magic import XpanderMagics
 from xpander_magics.magics.pages import listed, page_about, pages
+from xpander_magics.scoring.scorers import SCORERS
+from xpander_magics.service.client import Client
+from xpander_magics.store.frames import frame_of
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "xpander_magics" / "docs"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "README.md")
 FILES = [ROOT / "README.md", FOLDER / "README.md", *PAGES]
 MARKDOWN = MarkdownIt("commonmark").enable("table")
+EMPTY = frame_of([])
 SOURCE = "\n".join(path.read_text("utf-8") for path in (ROOT / "xpander_magics").rglob("*.py"))
 
 every_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 every_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 
 
-@dataclass
 class Answering(Service):
     """A service that answers by what a prompt holds, and else repeats it."""
 
-    answers: dict[str, Any] = field(default_factory=dict)
-    chunks: list[str] = field(default_factory=list)
+    def __init__(self, answers: dict[str, Any]) -> None:
+        super().__init__(chunks=[])
+        self.answers = answers
 
     def start(self, request: Request) -> dict[str, Any]:
         return {"llm_model_provider": "openai", "llm_model_name": "gpt-5-mini"} | super().start(request)
@@ -64,7 +69,9 @@ class Answering(Service):
         ended = said if isinstance(said, dict) and "status" in said else {"result": said}
         if not isinstance(ended["result"], str):
             ended["result"] = json.dumps(ended["result"])
-        task.update({"status": "completed", **ended, "started_at": fault_server.now(), "finished_at": fault_server.now()})
+        task.update(
+            {"status": "completed", **ended, "started_at": fault_server.now(), "finished_at": fault_server.now()}
+        )
         return task
 
 
@@ -72,7 +79,10 @@ class Reader:
     """One file's blocks, run from the first to the last."""
 
     def __init__(self, shell: InteractiveShell, service: FaultServer, folder: Path) -> None:
-        self.notebook, self.service, self.folder = Notebook(shell, None), service, folder  # type: ignore[arg-type]
+        self.notebook = Notebook(shell, Client(service.key, service.url))
+        self.service, self.folder = service, folder
+        self.answers: dict[str, Any] = {}
+        service.service = Answering(self.answers)
         self.shown: str | None = None
         self.error: BaseException | None = None
 
@@ -145,7 +155,9 @@ class Reader:
             assert name in SOURCE or name in OTHERS_VARIABLES, name
         elif program == "pip":
             described = (ROOT / "pyproject.toml").read_text("utf-8")
-            extras = [extra for word in words for found in re.findall(r"\[([\w,]+)\]", word) for extra in found.split(",")]
+            extras = [
+                extra for word in words for found in re.findall(r"\[([\w,]+)\]", word) for extra in found.split(",")
+            ]
             assert all(f"\n{extra} = [" in described for extra in extras), words
         elif words[1:3] == ["-m", "xpander_magics"]:
             self._ours(words[3:])
@@ -186,7 +198,6 @@ def reader(shell: InteractiveShell, environment: pytest.MonkeyPatch, tmp_path: P
     folder.mkdir()
     environment.chdir(folder)
     with FaultServer() as service:
-        service.service = Answering(models={"openai": ["gpt-5", "gpt-5-mini"], "anthropic": ["claude-sonnet-4-6"]})
         environment.setenv("XPANDER_API_KEY", service.key)
         environment.setenv("XPANDER_BASE_URL", service.url)
         yield Reader(shell, service, folder)
@@ -195,3 +206,174 @@ def reader(shell: InteractiveShell, environment: pytest.MonkeyPatch, tmp_path: P
 @every_page
 def test_every_block_runs(path: Path, reader: Reader) -> None:
     reader.file(path)
+
+
+def test_the_readmes_blocks_run(reader: Reader) -> None:
+    tickets = {"text": ["The app crashes.", "I was charged twice."], "label": ["bug", "billing"]}
+    reader.notebook.ns.update(topic="rain", tickets=pd.DataFrame(tickets))
+    reader.answers.update({"crashes": "bug", "charged": "billing"})
+    reader.file(ROOT / "README.md")
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a file's headings, as GitHub makes them."""
+    found = [token.content for token, next_ in pairwise_inline(text) if next_ == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def pairwise_inline(text: str) -> Iterator[tuple[Token, str]]:
+    """Each text of a file, with what kind of block it stands in."""
+    tokens = MARKDOWN.parse(text)
+    for before, token in itertools.pairwise(tokens):
+        if token.type == "inline":
+            yield token, before.type
+
+
+@every_file
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for token, _ in pairwise_inline(path.read_text("utf-8")):
+        for child in token.children or ():
+            address = str(child.attrs.get("href") or child.attrs.get("src") or "")
+            if not address or address.startswith("https://"):
+                continue
+            name, _, anchor = address.partition("#")
+            there = (path.parent / name).resolve() if name else path
+            assert there.exists(), address
+            assert not anchor or anchor in headings(there.read_text("utf-8")), address
+
+
+def test_the_index_has_every_page_by_its_question() -> None:
+    listed_there = re.findall(r"^- \[(.+)\]\((.+)\.md\)$", (FOLDER / "README.md").read_text("utf-8"), re.M)
+    assert sorted(listed_there) == sorted((title(path), path.stem) for path in PAGES)
+
+
+def title(path: Path) -> str:
+    return path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+
+
+@every_page
+def test_a_page_is_a_question_and_begins_with_its_answer(path: Path) -> None:
+    text = path.read_text("utf-8")
+    kinds = [token.type for token in MARKDOWN.parse(text)]
+    assert title(path).endswith("?")
+    assert kinds[:6] == [f"{kind}_{end}" if end else "inline" for kind in ("heading", "paragraph") for end in ENDS]
+    assert len(text.split("\n")[2]) <= 420
+    assert len(text.splitlines()) <= 120
+
+
+ENDS = ("open", "", "close")
+
+
+def words_of(path: Path) -> str:
+    """What a file says in code, in its texts and in its cells."""
+    tokens = MARKDOWN.parse(path.read_text("utf-8"))
+    code = [child.content for token in tokens for child in token.children or () if child.type == "code_inline"]
+    return "\n".join([*code, *(token.content for token in tokens if token.type == "fence" and token.info in CELLS)])
+
+
+CELLS = ("", "python")
+
+
+@every_file
+def test_every_name_exists(path: Path) -> None:
+    said = words_of(path)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", said)) <= {*OPTIONS, *OTHERS_OPTIONS}
+    assert set(re.findall(r"(?<!%)%xpander (\w+)", said)) - {"COMMAND"} <= set(commands.COMMAND_NAMES)
+    assert all(name in SOURCE for name in re.findall(r"XPANDER_\w+", said))
+    assert set(re.findall(r"XpanderMagics\.(\w+)", said)) <= SETTINGS
+    assert set(re.findall(r"\bxp\.(\w+)", said)) <= set(xp.__all__)
+    assert set(re.findall(r"\b([A-Z]\w+Error|ConnectionFailed|Timeout|TaskFailed)\b", said)) <= set(vars(errors))
+
+
+OPTIONS = {
+    option
+    for parser in (cell.cell_parser(), *map(commands.command_parser, commands.COMMAND_NAMES))
+    for action in parser._actions
+    for option in action.option_strings
+}
+OTHERS_OPTIONS = ("--clear", "--port")  # of %xpander use, and of python -m xpander_magics local
+SETTINGS = set(XpanderMagics.class_own_traits(config=True))
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("settings", {*(f"`{name}`" for name in SETTINGS), *set(re.findall(r"\bXPANDER_[A-Z_]+\b", SOURCE))}),
+        ("errors", {f"`{name}`" for name in xp.__all__ if name[0].isupper() and hasattr(getattr(xp, name), "args")}),
+        ("scorers", {f"`{word}" for word in SCORERS}),
+        ("dataframe", {f"`{column}`" for column in EMPTY.columns}),
+    ],
+)
+def test_a_page_that_lists_lists_all(page: str, names: set[str]) -> None:
+    text = (FOLDER / f"{page}.md").read_text("utf-8")
+    assert {name for name in names if name not in text} <= {"`XpanderError`"}
+
+
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("how do I start without an account", "start"),
+        ("where do I put my API key", "key"),
+        ("why is a name undefined", "prompt"),
+        ("braces and latex", "prompt"),
+        ("json schema", "schema"),
+        ("SchemaError", "schema"),
+        ("pydantic", "schema"),
+        ("run over a dataframe", "sweep"),
+        ("what will it cost?", "cost"),
+        ("kernel died", "interrupted"),
+        ("my kernel dies", "interrupted"),
+        ("why unknown", "unknown"),
+        ("429", "limits"),
+        ("rate limit", "limits"),
+        ("sent twice", "twice"),
+        ("compare two models", "compare"),
+        ("only noise", "noise"),
+        ("can't tell", "noise"),
+        ("own scorer", "scorers"),
+        ("judge", "judges"),
+        ("blind", "votes"),
+        ("conversation", "conversation"),
+        ("read_notebook", "share"),
+        ("postgresql", "store"),
+        ("delete runs", "store"),
+        ("SecretError", "secrets"),
+        ("papermill", "automation"),
+        ("widgets don't show in vs code", "widgets"),
+        ("proxy", "network"),
+        ("ollama", "local"),
+        ("without jupyter", "python"),
+        ("dask", "cluster"),
+        ("slow", "speed"),
+        ("what does this error mean", "errors"),
+        ("TaskFailed", "errors"),
+        ("settings", "settings"),
+        ("not tried", "limitations"),
+    ],
+)
+def test_words_find_their_page(question: str, page: str) -> None:
+    found = page_about(question.split())
+    assert found is not None
+    assert found.name == page
+
+
+def test_help_lists_the_pages_and_shows_them(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    reader.notebook.run("%xpander help")
+    assert listed() in capsys.readouterr().out
+    assert len(listed().splitlines()) == 1 + len(PAGES)
+    reader.notebook.run("%xpander help what's an unknown run")
+    assert capsys.readouterr().out.startswith("# Why is a run `unknown`?\n")
+    reader.notebook.run("%xpander help resume")
+    told = capsys.readouterr().out
+    assert told.startswith("  %xpander resume")
+    assert "interrupted" in told
+    with pytest.raises(ConfigError, match="Did you mean compare"):
+        reader.notebook.run("%xpander help comapre")
+
+
+def test_a_page_in_a_notebook_is_safe_html_without_what_the_tests_set_up() -> None:
+    for page in pages():
+        shown = page._repr_mimebundle_()
+        assert set(shown) == {"text/plain", "text/html"}
+        assert shown["text/html"].startswith("<h1>")
+        assert not re.search("<!--|&lt;!--", shown["text/plain"] + shown["text/html"])

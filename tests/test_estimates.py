@@ -417,7 +417,7 @@ for call in (
     try:
         call()
     except ConfigError as error:
-        assert "pip install 'xpander-magics[stats]'" in str(error)
+        assert "pip install 'scipy" in str(error)
     else:
         raise AssertionError("an error was expected")
 """

@@ -382,6 +382,9 @@ def test_the_command_scores_with_a_judge_and_compares_pairs(
     outcome = shell.run_cell("%xpander score answers --score strict --pairs --expected label")
     with pytest.raises(ConfigError, match="nothing to judge"):  # both efforts answer the same
         outcome.raise_error()
+    for options in ("--pairs", "--pairs --dry-run", "--dry-run"):
+        with pytest.raises(ConfigError, match="No run has a variable 'labl'. Did you mean label?"):
+            shell.run_cell(f"%xpander score answers strict {options} --expected labl").raise_error()
     for options in ("exact --pairs", "strict exact --pairs --dry-run"):
         with pytest.raises(ConfigError, match="--pairs takes one judge"):
             shell.run_cell(f"%xpander score answers {options}").raise_error()

@@ -74,23 +74,22 @@ def test_unknown_command_says_which_there_are(tmp_path: Path) -> None:
 
 
 def test_local_serves_by_itself_until_it_is_ended(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "xpander_magics", "local"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-    )
-    try:
-        assert process.stdout is not None
-        told = ""
-        while not ("XPANDER_API_KEY=" in told and "XPANDER_BASE_URL=" in told):
-            line = process.stdout.readline()
-            assert line, told
-            told += line
-        found = dict(re.findall(r"(XPANDER_\w+)=(\S+)", told))
-        with Client(found["XPANDER_API_KEY"].strip("'\""), found["XPANDER_BASE_URL"].strip("'\"")) as client:
-            assert "echo" in [agent.name for agent in client.agents()]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) in (0, 130)
-    finally:
-        process.kill()
+    command = [sys.executable, "-u", "-m", "xpander_magics", "local"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            told = ""
+            while not ("XPANDER_API_KEY=" in told and "XPANDER_BASE_URL=" in told):
+                line = process.stdout.readline()
+                assert line, told
+                told += line
+            found = dict(re.findall(r"(XPANDER_\w+)=(\S+)", told))
+            with Client(found["XPANDER_API_KEY"].strip("'\""), found["XPANDER_BASE_URL"].strip("'\"")) as client:
+                assert "echo" in [agent.name for agent in client.agents()]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) in (0, 130)
+        finally:
+            process.kill()
 
 
 def test_the_readme_has_the_two_commands_that_ci_and_users_run() -> None:

@@ -463,4 +463,4 @@ try:
 except ConfigError as error:
     print(error)
 """
-    assert "pip install 'xpander-magics[plot]'" in in_a_new_python(code)
+    assert "pip install 'matplotlib" in in_a_new_python(code)

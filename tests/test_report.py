@@ -264,6 +264,6 @@ sys.modules["matplotlib"] = None
 print(report_html(comparison))
 """
     page = Page(in_a_new_python(code))
-    assert "pip install 'xpander-magics[plot]'" in page.text
+    assert "pip install 'matplotlib" in page.text
     assert not page.every("img")
     assert "Prompt 2" in page.text

@@ -5,9 +5,12 @@ The board and comparisons lay runs out by these rules, so both have the same inp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xpander_magics.contract import model_in_full
+from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.store.values import to_json
@@ -61,7 +64,7 @@ def asked_of(run: Run, same: dict[str | None, str | None]) -> Asked:
     """
     model = None
     if run.requested_model:
-        model = "/".join(part for part in (run.requested_provider, run.requested_model) if part)
+        model = model_in_full(run.requested_provider, run.requested_model)
     settings = (
         model,
         run.requested_effort,
@@ -176,6 +179,27 @@ def configuration_names(settings: Sequence[str], configurations: Iterable[Sequen
         alike = (name, *(f"{name} #{number}" for number in range(2, len(names) + 2)))
         names[next(one for one in alike if one not in names)] = None
     return list(names)
+
+
+def configuration_named(wanted: str, names: Sequence[str]) -> int:
+    """The number of the configuration that is meant."""
+    if wanted in names:
+        return names.index(wanted)
+    low = str(wanted).casefold().strip()
+    words = re.split(r"[\s,·]+", low)
+    parts = [[part.strip() for part in name.casefold().split("·")] for name in names]
+    for fits in (
+        [n for n, name in enumerate(names) if name.casefold() == low],
+        [n for n, own in enumerate(parts) if low in own or set(words) <= set(own)],
+        [n for n, name in enumerate(names) if all(word in name.casefold() for word in words)],
+    ):
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            several = ", ".join(names[n] for n in fits[:5])
+            raise ConfigError(f"Several configurations are called {wanted!r}: {several}. Write more of the name.")
+    hint = did_you_mean(str(wanted), names, otherwise=f"There are: {', '.join(names[:10])}.")
+    raise ConfigError(f"There is no configuration {wanted!r}. {hint}")
 
 
 def _short(text: str) -> str:

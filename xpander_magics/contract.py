@@ -103,6 +103,11 @@ def has_ended(status: Any, finished_at: Any) -> bool:
     return status in (*ENDED,) or (bool(finished_at) and status not in (*WAITING, None))
 
 
+def model_in_full(provider: Any, model: Any) -> str | None:
+    """``PROVIDER/MODEL``, as far as either is known; None where neither is."""
+    return "/".join(str(part) for part in (provider, model) if part) or None
+
+
 def id_from(value: Any) -> str | None:
     """A task's id as text; None for what can't be one: as a part of a path it would name another endpoint."""
     text = "" if value is None else str(value)

@@ -20,7 +20,7 @@ from xpander_magics.config import is_loopback
 # All in seconds. A waiting thread looks so often whether the rate has changed, and whether it was cancelled.
 _LOOK, _STEP = 1.0, 0.1
 # What a refusal that names no time, and one that names a very long one, holds requests back for.
-_UNTOLD, _LONGEST_HOLD = 1.0, 60.0
+UNTOLD, LONGEST_HOLD = 1.0, 60.0
 # The gap that refusals teach: how small it may begin, how large it may get, when it is gone.
 _LEAST_SPACING, _MOST_SPACING, _LONGEST_GAP, _NO_GAP = 0.02, 1.0, 5.0, 0.01
 # A burst of refusals is one event.
@@ -241,7 +241,7 @@ class Pacer:
         if status == 429:
             self.refused_at = self._clock()
         if status == 429 or (status == 503 and retry_after is not None):
-            self._slow_down(_UNTOLD if retry_after is None else min(retry_after, _LONGEST_HOLD))
+            self._slow_down(UNTOLD if retry_after is None else min(retry_after, LONGEST_HOLD))
         elif self._learned and status is not None and status < 500:
             with self._lock:
                 # What comes back while all are held was sent before the refusal, and says nothing of the pace.

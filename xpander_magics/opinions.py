@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xpander_magics.outcomes import Runs
     from xpander_magics.plans.grid import Grid
     from xpander_magics.scoring.judge import Judge
-    from xpander_magics.scoring.verdicts import Verdicts
+    from xpander_magics.scoring.verdicts import Pairing, Verdicts
     from xpander_magics.store import Store
     from xpander_magics.store.votes import Vote
     from xpander_magics.tally import Tally
@@ -151,19 +151,8 @@ class Opinions(Sequence[Run]):
             >>> len(verdicts.votes)
             1
         """
-        from xpander_magics.scoring.judge import judge_of
-        from xpander_magics.scoring.verdicts import judge_pairs
-
-        return judge_pairs(
-            judge_of(judge),
-            self,
-            self.session,
-            expected=self._expected(expected),
-            pairs=pairs,
-            seed=seed,
-            sweep_id=self.sweep_id,
-            tell=_said,
-        )
+        pairing = self._pairing(judge, expected, pairs, seed)
+        return pairing.judged(self.session, self.sweep_id, _said)
 
     def quote_judge(
         self,
@@ -184,12 +173,15 @@ class Opinions(Sequence[Run]):
         Raises:
             ConfigError: as ``judge``.
         """
-        from xpander_magics.scoring.judge import judge_of
-        from xpander_magics.scoring.verdicts import quote_pairs
+        return self._pairing(judge, expected, pairs, seed).quote(self.session)
 
-        return quote_pairs(
-            judge_of(judge), self, self.session, expected=self._expected(expected), pairs=pairs, seed=seed
-        )
+    def _pairing(
+        self, judge: Judge | str, expected: str | Sequence[Any] | None, pairs: int | None, seed: int
+    ) -> Pairing:
+        from xpander_magics.scoring.judge import judge_of
+        from xpander_magics.scoring.verdicts import pairing
+
+        return pairing(judge_of(judge), self, self.session.store, self.expected_answers(expected), pairs, seed)
 
     def agreement(self) -> pd.DataFrame:
         """How far judges agree with people on these runs: a row for each judge that both have judged.
@@ -210,7 +202,15 @@ class Opinions(Sequence[Run]):
         scores = store.scores.select(contest.answers)
         return agreement_frame(contest, store.votes.select(contest.answers), scores)
 
-    def _expected(self, given: str | Sequence[Any] | None) -> Sequence[Any] | None:
+    def expected_answers(self, given: str | Sequence[Any] | None) -> Sequence[Any] | None:
+        """What each run should have answered.
+
+        Args:
+            given: a variable's name, or the values themselves.
+
+        Raises:
+            ConfigError: no run has such a variable.
+        """
         if not isinstance(given, str):
             return given
         if not any(given in run.variables for run in self):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended, id_from
+from xpander_magics.contract import SECRET_FIELDS, Event, Task, Usage, has_ended, id_from, model_in_full
 from xpander_magics.errors import without_variables
 from xpander_magics.safety import plain, without_user
 
@@ -190,7 +190,7 @@ class Run:
         return {**self.__dict__, "session": None}
 
     def __repr__(self) -> str:
-        model = "/".join(part for part in (self.provider, self.model) if part) or None
+        model = model_in_full(self.provider, self.model)
         shown = {"target": self.target, "model": model, "effort": self.effort, "status": self.status}
         facts = "".join(f", {name}={value!r}" for name, value in shown.items() if value is not None)
         result = self.result if self.result is None or len(self.result) <= 60 else f"{self.result[:59]}…"

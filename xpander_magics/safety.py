@@ -64,6 +64,17 @@ class Address(str):
         return repr(shown_url(str(self)))
 
 
+def encodable(value: Any) -> Any:
+    """A text with halves of surrogate pairs, which UTF-8 lacks, spelled out; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
 def plain(text: str) -> str:
     """The text without what could steer a terminal or disguise what it says.
 

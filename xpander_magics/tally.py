@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -61,3 +62,9 @@ def time_left(done: int, total: int, seconds: float, before: int = 0) -> float |
 def counted(count: int, noun: str) -> str:
     """So many of something, in words: ``1 run``, ``2,000 runs``."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def listed(words: Iterable[object]) -> str:
+    """Several things in words: ``a, b and c``."""
+    *others, last = [str(word) for word in words] or ["nothing"]
+    return f"{', '.join(others)} and {last}" if others else last

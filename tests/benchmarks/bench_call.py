@@ -1,7 +1,7 @@
 """What one call costs over a bare ``requests.Session.post``, the run store included.
 
-Run it as a script: ``python tests/benchmarks/bench_call.py [--calls N] [--json]``. Both ask the same server, a process of
-its own on loopback, in turns. Ours is ``Engine.run`` in ``sync`` mode with an SQLite store in a file and
+Run it as a script: ``python tests/benchmarks/bench_call.py [--calls N] [--json]``. Both ask the same server, a process
+of its own on loopback, in turns. Ours is ``Engine.run`` in ``sync`` mode with an SQLite store in a file and
 without the usage request: the run is kept before it is sent and when it has ended. The floor is the same POST
 with its answer's JSON. Aim: at most 3 ms more than the floor, by the medians.
 """

@@ -2,8 +2,8 @@
 
 Run it as a script: ``python tests/benchmarks/bench_frame.py [--runs N] [--rounds N] [--database FILE] [--json]``. The
 floor, in turns with it over the same rows, is ``pandas.read_sql_query("SELECT * FROM runs")``, which parses no JSON and
-knows no dtypes. Of memory, the floor is the frame's own; its figure comes from a process of its own. Aims: at most 1.5 ×
-the floor's time, and at most 2 × the frame's own memory at the peak.
+knows no dtypes. Of memory, the floor is the frame's own; its figure comes from a process of its own. Aims: at most
+1.5 × the floor's time, and at most 2 × the frame's own memory at the peak.
 """
 
 from __future__ import annotations

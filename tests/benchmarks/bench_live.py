@@ -1,19 +1,20 @@
 """What a live view sends: messages and bytes for 2,000 chunks of 20 characters at 200 a second.
 
-Run it as a script: ``python tests/benchmarks/bench_live.py [CHUNKS]``. A real kernel; every frame that it publishes
-from the start of a cell to its end is counted, the final rendering included. Of ``%%xpander``, once as a page that
-asks for the text and once as a machine that runs a notebook, which never does. Floors, in the same kernel: a
+Run it as a script: ``python tests/benchmarks/bench_live.py [--chunks N] [--json]``. A real kernel; every frame that it
+publishes from the start of a cell to its end is counted, the final rendering included. Of ``%%xpander``, once as a page
+that asks for the text and once as a machine that runs a notebook, which never does. Floors, in the same kernel: a
 ``display_id`` update a chunk, and ``print`` a chunk, which the kernel gathers. Aim: at most 0.2 MB and 250 messages.
 Then the first cell of a new kernel, as live view and as text: what the front end's import adds to a run that ends
-at once, and to one of a second. Aim: nothing that can be told from noise.
+at once, and to one of a second. Aim: nothing that can be told from noise. JSON is of the first part, a page's bytes and
+messages beside those of an update a chunk.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,12 +24,14 @@ from typing import Any
 import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
+from reporting import Aim, Figure, report
 
 from xpander_magics.local.launch import LocalServer
 
 RATE = 200
 CHUNK = "twenty characters.. "
 AIM_MB, AIM_MESSAGES = 0.2, 250
+PAGE, EACH = "%%xpander, a page asks", "a display update a chunk"
 
 PER_CHUNK = """
 import time
@@ -109,8 +112,12 @@ def first_cells(rounds: int, setting: bool, script: str) -> list[float]:
     return took
 
 
-def main(chunks: int) -> None:
-    """Prints two tables."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=2000)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the tables")
+    options = parser.parse_args()
+    chunks = options.chunks
     with LocalServer.start() as server, tempfile.TemporaryDirectory() as folder:
         os.environ |= {"XPANDER_BASE_URL": server.base_url, "XPANDER_API_KEY": server.key, "IPYTHONDIR": folder}
         os.environ["XPANDER_STORE"] = f"sqlite:///{Path(folder) / 'runs.db'}"
@@ -118,23 +125,28 @@ def main(chunks: int) -> None:
         cell = "%%xpander echo --payload s\nhello"
         floors = {
             name: PER_CHUNK.format(chunks=chunks, rate=RATE, each=each.format(chunk=CHUNK))
-            for name, each in (("a display update a chunk", UPDATE), ("print a chunk", PRINT))
+            for name, each in ((EACH, UPDATE), ("print a chunk", PRINT))
         }
-        print(
-            f"{chunks} chunks of {len(CHUNK)} characters at {RATE} a second: {chunks * len(CHUNK) / 1e6:.2f} MB of text"
-        )
         with running_kernel() as client:
             client.execute_interactive(script)
             figures = {
-                "%%xpander, a page asks": published(client, cell, asks=True),
+                PAGE: published(client, cell, asks=True),
                 "%%xpander, nobody asks": published(client, cell),
                 **{name: published(client, floor) for name, floor in floors.items()},
             }
+        if options.json:
+            (asks, floor), part = (figures[name] for name in (PAGE, EACH)), f"a live view of {chunks:,} chunks"
+            (count, size, _), (floors_count, floors_size, _) = asks, floor
+            in_all = Figure(f"{part}: bytes", [size / 1e6], [floors_size / 1e6], unit="MB", aim=Aim("own", AIM_MB))
+            messages = Figure(f"{part}: messages", [count], [floors_count], unit="", aim=Aim("own", AIM_MESSAGES))
+            report([in_all, messages], as_json=True)
+            return
+        print(
+            f"{chunks} chunks of {len(CHUNK)} characters at {RATE} a second: {chunks * len(CHUNK) / 1e6:.2f} MB of text"
+        )
         for name, (count, size, took) in figures.items():
             good = count <= AIM_MESSAGES and size <= AIM_MB * 1e6
-            told = (
-                f"aim {AIM_MB} MB, {AIM_MESSAGES}: {'met' if good else 'missed'}" if name.endswith("page asks") else ""
-            )
+            told = f"aim {AIM_MB} MB, {AIM_MESSAGES}: {'met' if good else 'missed'}" if name == PAGE else ""
             print(f"{name:25} {size / 1e6:7.3f} MB {count:6} messages {took:6.1f} s   {told}")
         rounds = 7
         for what, text in (("at once", "s = {}"), ("in a second", "s = {'script': {'chunks': 10, 'rate': 10}}")):
@@ -146,4 +158,4 @@ def main(chunks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    main()

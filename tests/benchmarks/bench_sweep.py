@@ -39,6 +39,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from reporting import Aim, Figure, report
+
 CASES = ((400, 20, 1.03), (2000, 200, 1.10))
 AIM_CPU, AIM_ROW_KB, AIM_START_S, AIM_RSS_MB = 2.0, 5.0, 2.0, 600.0
 KEY = "benchmark-key-0123456789"
@@ -402,18 +404,22 @@ def plan_many(rows: int, jobs: int, mode: str, usage: bool | None) -> Figures:
     return {"began": began, "left": left, "ended": ended, "peak_mb": peak}
 
 
-def child(arguments: Sequence[object], url: str, folder: str) -> subprocess.Popen[str]:
+def child(
+    arguments: Sequence[object], url: str, folder: str, python: str | Path = sys.executable
+) -> subprocess.Popen[str]:
     """A process of this script, its runs kept in a folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XPANDER_")}
     environment |= {"XPANDER_BASE_URL": url, "XPANDER_API_KEY": KEY, "XPANDER_STORE": f"sqlite:///{folder}/runs.db"}
-    command = [sys.executable, __file__, *map(str, arguments)]
+    command = [python, __file__, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def measured(kind: str, url: str, calls: int, jobs: int, mode: str, usage: bool | None) -> Figures:
+def measured(
+    kind: str, url: str, calls: int, jobs: int, mode: str, usage: bool | None, python: str | Path = sys.executable
+) -> Figures:
     """One measurement in a new process, with what the server saw of it."""
     with tempfile.TemporaryDirectory() as folder:
-        process = child([kind, url, calls, jobs, mode, json.dumps(usage)], url, folder)
+        process = child([kind, url, calls, jobs, mode, json.dumps(usage)], url, folder, python)
         told, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"The process of {kind!r} has failed.")
@@ -437,15 +443,20 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def compare(kinds: Sequence[str], calls: int, jobs: int, aim: float | None, options: argparse.Namespace) -> None:
-    """Measures one case in turns, and prints it."""
+def compare(
+    kinds: Sequence[str], calls: int, jobs: int, aim: float | None, options: argparse.Namespace
+) -> list[Figure]:
+    """Measures one case in turns, and prints it unless JSON is wanted."""
     ideal = math.ceil(calls / jobs) * options.seconds
-    print(f"\n{calls} calls of {options.seconds:g} s, {jobs} at once, {options.mode}: ideal {ideal:g} s")
     rounds: dict[str, list[Figures]] = {kind: [] for kind in kinds}
     with server_process(options.seconds) as url:
         for _ in range(options.rounds):
             for kind in kinds:
                 rounds[kind].append(measured(kind, url, calls, jobs, options.mode, options.usage))
+    figures = figures_of_case(rounds, f"{calls:,} calls, {jobs} at once", aim and ideal * aim)
+    if options.json:
+        return figures
+    print(f"\n{calls} calls of {options.seconds:g} s, {jobs} at once, {options.mode}: ideal {ideal:g} s")
     print("  of each the best and the median; first to last: from the first request to the last answer")
     best_cpu: dict[str, float] = {}
     for kind, told in rounds.items():
@@ -462,6 +473,17 @@ def compare(kinds: Sequence[str], calls: int, jobs: int, aim: float | None, opti
             print(f"        wall over the ideal {min(wall) / ideal:.4f} (aim: at most {aim:g})")
     ratio = best_cpu["ours"] / best_cpu["floor"]
     print(f"        CPU a call over the floor's {ratio:.2f} (aim: at most {AIM_CPU:g})")
+    return figures
+
+
+def figures_of_case(rounds: dict[str, list[Figures]], name: str, most: float | None) -> list[Figure]:
+    """A case's wall and CPU time, beside those of bare requests."""
+    wall, cpu = ([[one[what] for one in rounds[kind]] for kind in ("ours", "floor")] for what in ("wall", "cpu"))
+    milliseconds = ([one * 1e3 for one in values] for values in cpu)
+    return [
+        Figure(name, *wall, unit="s", aim=Aim("own", most) if most else None),
+        Figure(f"{name}: CPU a call", *milliseconds, aim=Aim("ratio", AIM_CPU)),
+    ]
 
 
 def both(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
@@ -522,6 +544,7 @@ def main() -> None:
     parser.add_argument("--after", type=float, default=10.0, help="seconds until the long plan is interrupted (10)")
     parser.add_argument("--usage", action=argparse.BooleanOptionalAction, help="give xp.sweep usage=True or False")
     parser.add_argument("--lean", action="store_true", help="also a floor whose requests don't read the environment")
+    parser.add_argument("--json", action="store_true", help="print JSON of the cases, and leave out the long plan")
     options = parser.parse_args()
     cases: Sequence[tuple[int, int, float | None]] = CASES
     if options.calls is not None:
@@ -530,9 +553,10 @@ def main() -> None:
     if options.jobs is not None and options.calls is None:
         parser.error("--jobs goes with --calls")
     kinds = ("floor", *(["lean"] if options.lean else []), "ours")
-    for calls, jobs, aim in cases:
-        compare(kinds, calls, jobs, aim, options)
-    if options.rows:
+    figures = [figure for calls, jobs, aim in cases for figure in compare(kinds, calls, jobs, aim, options)]
+    if options.json:
+        report(figures, as_json=True)
+    elif options.rows:
         many_rows(options)
 
 

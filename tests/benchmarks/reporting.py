@@ -98,7 +98,7 @@ class Figure:
 
 def amount(value: float) -> str:
     """A number in three digits or so, as people write it."""
-    digits = 0 if value >= 100 else 1 if value >= 20 else 2 if value >= 0.1 else 4
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4
     return f"{value:,.{digits}f}"
 
 
@@ -106,9 +106,9 @@ def table(figures: Iterable[Figure]) -> str:
     """A table in Markdown, which is read as text, too."""
     rows = [HEADER, *(figure.row() for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    padded.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def report(figures: Sequence[Figure], as_json: bool) -> None:
@@ -122,10 +122,12 @@ def figures_of(printed: str) -> list[Figure]:
     return [Figure(**{**one, "aim": Aim(**one["aim"]) if one["aim"] else None}) for one in told]
 
 
-def in_turns(rounds: int, own: Callable[[], object], floor: Callable[[], object], factor: float = 1e3) -> dict[str, Any]:
+def in_turns(
+    rounds: int, own: Callable[[], object], floor: Callable[[], object], factor: float = 1e3
+) -> dict[str, list[float]]:
     """Measures both so many times by turns; the seconds of each times a factor, as a Figure takes them.
 
-    A round more comes before, which isn't counted: imports, connections, a store's first use.
+    One round more comes before, which isn't counted: imports, connections, a store's first use.
     """
     told: dict[str, list[float]] = {"own": [], "floor": []}
     for number in range(rounds + 1):

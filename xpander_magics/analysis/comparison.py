@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from xpander_magics.analysis.layout import Laid, lay_out
 from xpander_magics.analysis.remarks import remarks
 from xpander_magics.analysis.scored import SUCCESS, scored
 from xpander_magics.analysis.summaries import Choice, summary_table, values_of
+from xpander_magics.asked import configuration_named
 from xpander_magics.errors import ConfigError, did_you_mean
 from xpander_magics.voting.standing import has_statistics
 
@@ -115,7 +115,7 @@ class Comparison:
         Raises:
             ConfigError: there is no such configuration, or there are several.
         """
-        number = _named(baseline, self.names)
+        number = configuration_named(baseline, self.names)
         floors = {name: noise.floor for name, noise in self.noise.items()}
         found = differences_frame(self._samples, self.names, self._laid.configurations, number, self.correction, floors)
         return replace(self, baseline=self.names[number], differences=found)
@@ -292,27 +292,6 @@ def _choice(failures: Any) -> Choice:
     if not math.isfinite(value) or isinstance(failures, bool):
         raise ConfigError(f'failures takes "zero", "drop" or a score, not {failures!r}.')
     return Choice(value)
-
-
-def _named(wanted: str, names: Sequence[str]) -> int:
-    """The number of the configuration that is meant."""
-    if wanted in names:
-        return names.index(wanted)
-    low = str(wanted).casefold().strip()
-    words = re.split(r"[\s,·]+", low)
-    parts = [[part.strip() for part in name.casefold().split("·")] for name in names]
-    for fits in (
-        [n for n, name in enumerate(names) if name.casefold() == low],
-        [n for n, own in enumerate(parts) if low in own or set(words) <= set(own)],
-        [n for n, name in enumerate(names) if all(word in name.casefold() for word in words)],
-    ):
-        if len(fits) == 1:
-            return fits[0]
-        if fits:
-            several = ", ".join(names[n] for n in fits[:5])
-            raise ConfigError(f"Several configurations are called {wanted!r}: {several}. Write more of the name.")
-    hint = did_you_mean(str(wanted), names, otherwise=f"There are: {', '.join(names[:10])}.")
-    raise ConfigError(f"There is no configuration {wanted!r}. {hint}")
 
 
 def _noise(values: dict[str, NDArray[np.float64]], laid: Laid) -> dict[str, estimates.Noise]:

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RULE = (
-    "An effort does nothing that can be seen where, on at least 5 inputs that both efforts have, the 95% interval of"
-    " the ratio of tokens lies within 0.9 and 1.1, that of seconds lies there or includes 1, and answers are equal"
-    " between efforts as often as among repeats of one effort, but for 5 points (without repeats: in 95% of inputs)."
-)
-"""When an effort is said to do nothing, for people."""
-
 _FEWEST_INPUTS = 5
 _SAME = (0.9, 1.1)
 _POINTS = 0.05
@@ -74,7 +67,11 @@ def mismatches(subject: Subject, failed: NDArray[np.bool_]) -> list[str]:
 
 
 def without_effect(subject: Subject, laid: Laid, failed: NDArray[np.bool_]) -> list[str]:
-    """The efforts of one setup between which nothing changes, in sentences; see ``RULE``.
+    """The efforts of one setup between which nothing changes, in sentences.
+
+    An effort does nothing that can be seen where, on at least 5 inputs that both efforts have, the 95% interval of the
+    ratio of tokens lies within 0.9 and 1.1, that of seconds lies there or includes 1, and answers are equal between
+    efforts as often as among repeats of one effort, but for 5 points (without repeats: in 95% of inputs).
 
     Ratios are of the geometric means of the inputs' means, with the interval of ``estimates.paired_difference`` on
     their logarithms. Without scipy and statsmodels nothing is said.

@@ -5,7 +5,7 @@ Arrays go in and named tuples come out; nothing here knows of runs or frames. ``
 number. The input is what is sampled: its scores are averaged first, and then each input counts once. So an interval
 tells what other inputs of the same kind would give, and repeats don't pose as inputs.
 
-Intervals and p-values are from scipy and statsmodels (``pip install 'xpander-magics[stats]'``). Without them
+Intervals and p-values are from scipy and statsmodels (the extra ``[stats]``). Without them
 ``mean_interval`` still gives means and counts, with NaN for the interval; the other functions raise ``ConfigError``.
 
 How often the intervals hold is measured by ``tests/benchmarks/bench_coverage.py``, which says for which shapes.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpander_magics import extras
 from xpander_magics.analysis.intervals import (
     NOWHERE,
     ROUNDING,
@@ -36,9 +37,13 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 POWER = 0.8
-NO_STATISTICS = "Intervals and p-values need scipy and statsmodels: pip install 'xpander-magics[stats]'"
 _ENUMERATED, _SAMPLED, _FLIPS, _SEED = 15, 32, 9_999, 20_130_601
 _MOST_INPUTS = 10**9
+
+
+def no_statistics() -> str:
+    """What is said where scipy and statsmodels are missing."""
+    return extras.missing("Intervals and p-values need", "stats")
 
 
 class Estimate(NamedTuple):
@@ -167,7 +172,7 @@ def paired_difference(
     import numpy as np
 
     if not has_statistics():
-        raise ConfigError(NO_STATISTICS)
+        raise ConfigError(no_statistics())
     ours, base = _checked(values, inputs), _checked(base_values, base_inputs)
     names, means, _ = by_input(*ours)
     base_names, base_means, _ = by_input(*base)
@@ -236,7 +241,7 @@ def adjusted(p_values: Any, method: str = "holm") -> Floats:
     import numpy as np
 
     if not has_statistics():
-        raise ConfigError(NO_STATISTICS)
+        raise ConfigError(no_statistics())
     from statsmodels.stats.multitest import multipletests, multitest_alias
 
     known = sorted(multitest_alias)
@@ -286,7 +291,7 @@ def noise_floor(values: Any, inputs: Any, configurations: Any, level: float = LE
     if not freedom:
         return None
     if not has_statistics():
-        raise ConfigError(NO_STATISTICS)
+        raise ConfigError(no_statistics())
     places = np.searchsorted(names, setups * width + asked)
     within = float(np.sum((scores - means[places]) ** 2)) / freedom
     owner = names // width

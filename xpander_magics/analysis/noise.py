@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from xpander_magics.errors import ConfigError, did_you_mean
+from xpander_magics.asked import configuration_named
+from xpander_magics.errors import ConfigError
 from xpander_magics.matrix import NO_ANSWER, matrix_of
 from xpander_magics.outcomes import Runs
 from xpander_magics.plans.grid import Asking, grid_of
@@ -22,7 +23,7 @@ from xpander_magics.scoring.keeping import score as score_runs
 from xpander_magics.scoring.scorers import scorer_of
 from xpander_magics.showing.markup import AS_IT_IS, escape
 from xpander_magics.tally import counted
-from xpander_magics.voting.standing import NO_STATISTICS, has_statistics
+from xpander_magics.voting.standing import has_statistics, no_statistics
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
@@ -99,7 +100,7 @@ class NoiseRuns(Runs):
         failures = int(table["failures"].sum())
         if failures:
             lines.append(f"{counted(failures, 'run')} failed: {compared.failures}")
-        lines += [] if has_statistics() else [NO_STATISTICS]
+        lines += [] if has_statistics() else [no_statistics()]
         return plain("\n".join([*lines, *self.notes]))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -212,19 +213,9 @@ def _setup_of(runs: Runs | Iterable[Run], configuration: str | None) -> tuple[Se
     if not several or not all(isinstance(run, Run) for run in several):
         raise ConfigError("noise takes Runs, or a list of Run, of which one setup is sent again.")
     matrix = matrix_of(several)
-    number = 0 if configuration is None else _named(configuration, matrix.names)
+    number = 0 if configuration is None else configuration_named(configuration, matrix.names)
     places = [numbers[0] for (_, at), numbers in sorted(matrix.cells.items()) if at == number]
     return session, [several[place] for place in places], matrix.names[number]
-
-
-def _named(wanted: str, names: list[str]) -> int:
-    low = wanted.casefold().strip()
-    exact = [number for number, name in enumerate(names) if name.casefold() == low]
-    fits = exact or [number for number, name in enumerate(names) if low in name.casefold()]
-    if len(fits) != 1:
-        hint = did_you_mean(wanted, names, otherwise=f"There are: {', '.join(map(plain, names[:10]))}.")
-        raise ConfigError(f"{'Several configurations are' if fits else 'There is no configuration'} {wanted!r}. {hint}")
-    return fits[0]
 
 
 def _score_alike(session: Session, runs: NoiseRuns, given: list[Run], tell: Callable[[str], object]) -> list[str]:

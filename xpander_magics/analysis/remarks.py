@@ -52,7 +52,7 @@ def remarks(
         *_near_ends(values, laid),
         *_noise(laid, noise),
         *_cost(subject),
-        *([] if has_statistics() else [estimates.NO_STATISTICS]),
+        *([] if has_statistics() else [estimates.no_statistics()]),
         *(f"{name}: {plain(preview(text))}" for name, text in laid.prompts.items()),
     ]
 

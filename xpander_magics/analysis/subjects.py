@@ -11,6 +11,7 @@ from xpander_magics.contract import WAITING
 from xpander_magics.errors import ConfigError
 from xpander_magics.outcomes import HELD, Runs
 from xpander_magics.results import Run
+from xpander_magics.scoring.keeping import runs_in
 from xpander_magics.store.frames import frame_of
 from xpander_magics.store.sweeps import VERDICTS
 from xpander_magics.store.values import from_json
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SCORE = "score_"
 """What the columns of scores begin with."""
 
+_TAKES = "What is compared is Runs, a list of Run, a DataFrame of runs or a notebook's path"
 _ANSWERS = ("result", "output", "status")
 UNENDED = ("planned", *WAITING)
 """The statuses of runs of which more will come."""
@@ -70,32 +72,13 @@ def subject_of(runs: Any) -> Subject:
     elif isinstance(runs, Runs):
         found, frame = runs, runs.df
     else:
-        found = _listed(runs)
+        found = runs_in(runs, _TAKES)
         frame = frame_of(found)
     if not len(frame):
         raise ConfigError("There are no runs.")
     # A large sweep's requests stay in the store: they are as large as its answers.
     asked = _asked_by_runs(found) if found is not None and len(found) <= HELD else _asked_by_columns(frame)
     return Subject(frame, asked, found)
-
-
-def _listed(runs: Any) -> list[Run]:
-    several = [runs] if isinstance(runs, Run) else runs
-    if not isinstance(several, Iterable) or isinstance(several, Mapping):
-        raise ConfigError(_takes(runs))
-    found: list[Run] = []
-    for one in several:
-        if not isinstance(one, (Run, Runs)):
-            raise ConfigError(_takes(one))
-        found += [one] if isinstance(one, Run) else one
-    return found
-
-
-def _takes(value: object) -> str:
-    return (
-        f"What is compared is Runs, a list of Run, a DataFrame of runs or a notebook's path,"
-        f" not a value of type {type(value).__name__}."
-    )
 
 
 def _completed(given: pd.DataFrame) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,12 +48,8 @@ def require(*modules: str) -> None:
     Raises:
         ConfigError: one isn't; says what to install.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"The local server needs {', '.join(missing)}, not installed here. "
-            "Install it with: pip install 'xpander_magics[local]'"
-        )
+    if any(importlib.util.find_spec(name) is None for name in modules):
+        raise ConfigError(extras.missing("The local server needs", "local"))
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ import signal
 import sys
 from typing import Any
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError
 
 PARALLEL = 4
@@ -28,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 def load(path: str, key: str, template: str | None, context: int) -> Any:
     """A llama.cpp server in this process, loaded and listening on loopback; it wants the key."""
     if importlib.util.find_spec("xllamacpp") is None:
-        raise ConfigError("GGUF models need xllamacpp. Install it with: pip install 'xpander_magics[local]'")
+        raise ConfigError(extras.missing("GGUF models need", "local"))
     import xllamacpp
 
     params = xllamacpp.CommonParams()

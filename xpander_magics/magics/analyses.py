@@ -113,20 +113,19 @@ class Analyses:
                 mean = f", {statistics.fmean(values):.3g} on average" if values else ""
                 self._tell(f"{scorer.name}: {len(values):,} of {len(runs):,} runs have a score{mean}.\n")
             return None
-        return runs.judge(judges[0], expected=_expected(runs, command))
+        return runs.judge(judges[0], expected=command.expected)
 
     def _quote(self, runs: Runs, scorers: Sequence[Any], command: Command) -> None:
         """What judges would send; other scorers send nothing."""
         from xpander_magics.scoring.judge import Judge
 
-        wanted = _expected(runs, command)
         for judge in scorers:
             if not isinstance(judge, Judge):
                 self._tell(f"{judge.name} sends nothing.\n")
             elif command.pairs:
-                self._tell(runs.quote_judge(judge, expected=wanted))
+                self._tell(runs.quote_judge(judge, expected=command.expected))
             else:
-                self._tell(judge.quote(runs, wanted, self._session))
+                self._tell(judge.quote(runs, runs.expected_answers(command.expected), self._session))
 
     def _is_scorer(self, word: str) -> bool:
         """Whether a word names a scorer, and not the runs that are to be scored."""
@@ -243,8 +242,3 @@ class Analyses:
         told = "Taken back" if command.words[2] == "undo" else "Kept"
         sides = f"left {vote.left_run[:8]}, right {vote.right_run[:8]}"
         self._tell(f"{told}: {vote.choice.replace('_', ' ')} ({sides}), by {vote.voter}.\n")
-
-
-def _expected(runs: Runs, command: Command) -> list[Any] | None:
-    """What each run should have answered, if the command says what tells."""
-    return [run.variables.get(command.expected) for run in runs] if command.expected else None

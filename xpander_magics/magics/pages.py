@@ -51,8 +51,8 @@ def page_about(words: Iterable[str]) -> Page | None:
     if named := [page for page in pages() if [page.name] == wanted]:
         return named[0]
     rated = {page: [_weight(word, page) for word in wanted] for page in pages()}
-    # A word that many pages have says little.
-    rare = [math.log(1 + len(rated) / (1 + sum(bool(w[n]) for w in rated.values()))) for n in range(len(wanted))]
+    # A word that many pages have says little; by the square, or several such words outdo one that tells.
+    rare = [math.log(len(rated) / max(1, sum(bool(w[n]) for w in rated.values()))) ** 2 for n in range(len(wanted))]
     best = max(rated, key=lambda page: sum(w * r for w, r in zip(rated[page], rare, strict=True)))
     return best if any(rated[best]) else None
 

@@ -190,7 +190,7 @@ def _told(record: bytes) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(unpacked(record, _LARGEST_RECORD).decode("utf-8", "surrogatepass"))
         if told["version"] > _RECORD:
-            raise ConfigError("A newer xpander_magics began this sweep: pip install -U xpander-magics")
+            raise ConfigError("A newer xpander_magics began this sweep: upgrade this one, or go on with it there.")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise StoreError("What is kept of this sweep is damaged: it can't be gone on with.") from error
     return told

@@ -110,13 +110,10 @@ def check(value: Any, schema: Mapping[str, Any]) -> None:
     import referencing
     import regex
 
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     _clock.end, _clock.depth = time.monotonic() + SECONDS, 0
     try:
-        _refuse_mixture(schema)
-        # The registry is empty, so that a remote reference fails in place of being fetched.
-        validator = _bounded(kind)(_of_one_dialect(schema), registry=referencing.Registry())
-        error = jsonschema.exceptions.best_match(itertools.islice(validator.iter_errors(value), _MOST_ERRORS))
+        errors = _validator(json.dumps(schema)).iter_errors(value)
+        error = jsonschema.exceptions.best_match(itertools.islice(errors, _MOST_ERRORS))
     except referencing.exceptions.Unresolvable as unresolved:
         raise SchemaError(f"The schema refers to what it doesn't hold: {unresolved}.") from None
     except RecursionError:
@@ -129,6 +126,19 @@ def check(value: Any, schema: Mapping[str, Any]) -> None:
         raise SchemaError("The answer has a number too large to be held to the schema.") from None
     if error is not None:
         raise SchemaError(f"The answer breaks the schema at {error.json_path}: {error.message[:300]}")
+
+
+@functools.lru_cache(maxsize=32)
+def _validator(text: str) -> Any:
+    """What checks by a schema that is written as JSON; made once for the answers of a sweep."""
+    import jsonschema
+    import referencing
+
+    schema = json.loads(text)
+    _refuse_mixture(schema)
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    # The registry is empty, so that a remote reference fails in place of being fetched.
+    return _bounded(kind)(_of_one_dialect(schema), registry=referencing.Registry())
 
 
 def _refuse_mixture(schema: Mapping[str, Any]) -> None:

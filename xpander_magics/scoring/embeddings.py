@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError
+from xpander_magics.safety import encodable
 
 _CONFIG, _DIMENSIONS = "l2_supercat", 256
 # A batch is padded to its longest text: so many characters at once keep its vectors within some 100 MB.
@@ -31,7 +33,7 @@ def model_name() -> str:
     try:
         return f"wordllama {metadata.version('wordllama')}, {_CONFIG} {_DIMENSIONS}"
     except metadata.PackageNotFoundError:
-        raise ConfigError("The scorer embedding needs WordLlama: pip install 'xpander-magics[embedding]'") from None
+        raise ConfigError(extras.missing("The scorer embedding needs", "embedding")) from None
 
 
 @functools.cache
@@ -76,7 +78,7 @@ def _vectors(texts: Sequence[str]) -> Any:
     import numpy as np
 
     model = _model()
-    texts = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate pair is no text to it
+    texts = [encodable(text) for text in texts]
     vectors = np.zeros((len(texts), _DIMENSIONS), dtype="float32")
     # Texts of like length go together: little is padded.
     order = sorted((place for place, text in enumerate(texts) if text.strip()), key=lambda place: len(texts[place]))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xpander_magics.cell import Options
-from xpander_magics.contract import EFFORTS
+from xpander_magics.contract import EFFORTS, model_in_full
 from xpander_magics.errors import ConfigError, SecretError, did_you_mean
 from xpander_magics.matrix import is_usable
 from xpander_magics.plans.terms import provider_and_model
@@ -191,7 +191,7 @@ class Judge:
         Args:
             runs: its own, which tell which model ran, where none was asked for.
         """
-        ran = ("/".join(part for part in (run.provider, run.model) if part) for run in runs if is_usable(run))
+        ran = (model_in_full(run.provider, run.model) for run in runs if is_usable(run))
         model = self.model or next(filter(None, ran), "")
         named = f"{self.name}: " if self.name != "judge" else ""
         rubric = f" {self.spec.rpartition(' ')[2]}" if self._own else ""

@@ -86,7 +86,11 @@ def score(
         {'exact': 1.0, 'short': 1.0}
     """
     tell = tell or say
-    given = cast("Sequence[Run]", runs) if _is_runs(runs) else _listed(runs)
+    given = (
+        cast("Sequence[Run]", runs)
+        if _is_runs(runs)
+        else runs_in(runs, "What is scored is Runs, a Run or a list of these")
+    )
     if not len(given):
         return runs
     scorers = scorers_named(scorer, variables or {}, expected is not None)
@@ -309,14 +313,21 @@ def _is_runs(value: Any) -> bool:
     return hasattr(value, "entries") and hasattr(value, "session")
 
 
-def _listed(runs: Any) -> list[Run]:
-    several = runs if isinstance(runs, (list, tuple)) else [runs]
+def runs_in(given: Any, takes: str) -> list[Run]:
+    """The runs of a ``Run``, of ``Runs``, or of several of these.
+
+    Args:
+        takes: what may be given, for the error.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    several = given if isinstance(given, Iterable) and not _is_runs(given) else [given]
     found: list[Run] = []
     for one in several:
         if not isinstance(one, Run) and not _is_runs(one):
-            raise ConfigError(
-                f"What is scored is Runs, a Run or a list of these; not a value of type {type(one).__name__}."
-            )
+            wrong = one if isinstance(given, (list, tuple)) else given
+            raise ConfigError(f"{takes}, not a value of type {type(wrong).__name__}.")
         found += [one] if isinstance(one, Run) else one
     return found
 

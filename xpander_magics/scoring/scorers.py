@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError, SchemaError, XpanderError, did_you_mean
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables
@@ -213,7 +214,7 @@ def _similarity(argument: str | None, variables: Mapping[str, Any]) -> Scorer:
     try:
         import rapidfuzz  # noqa: F401  # whether it is there is to be known before anything is sent
     except ImportError:
-        raise ConfigError("The scorer similarity needs RapidFuzz: pip install 'xpander-magics[similarity]'") from None
+        raise ConfigError(extras.missing("The scorer similarity needs", "similarity")) from None
     return _plainly("similarity", measures.similarity)(argument, variables)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from xpander_magics.opinions import Sending
-    from xpander_magics.tally import Tally
+    from xpander_magics.store import Store
 
 PAIRWISE = (
     SHOWN
@@ -113,13 +113,13 @@ class Verdicts:
         identical: how many pairs weren't judged because both answers are the same.
     """
 
-    def __init__(self, judge: Judge, contest: Contest, judged: Sequence[Judged], identical: int, keep: _Keep) -> None:
-        self._contest = contest
+    def __init__(self, pairing: Pairing, judged: Sequence[Judged], sweep_id: str | None) -> None:
+        self._contest = pairing.contest
         self.judged = list(judged)
-        self.identical = identical
-        self.voter = judge.scored_by(self.runs)
+        self.identical = pairing.identical
+        self.voter = pairing.judge.scored_by(self.runs)
         self.votes = [
-            Vote(one.pair.left.run_id, one.pair.right.run_id, one.choice, self.voter, keep.sweep_id, keep.seed)
+            Vote(one.pair.left.run_id, one.pair.right.run_id, one.choice, self.voter, sweep_id, pairing.seed)
             for one in self.judged
             if one.choice is not None
         ]
@@ -221,75 +221,66 @@ class Verdicts:
         return "\n".join(said)
 
 
-class _Keep(NamedTuple):
-    """What is kept with each vote."""
+class Pairing(NamedTuple):
+    """The pairs that a judge is to compare, and what it is asked of them.
 
-    sweep_id: str | None
+    Attributes:
+        identical: how many pairs are left out because both answers are the same.
+        sheet: each pair in both orders.
+        seed: what repeats and inputs were drawn with; kept with the votes.
+    """
+
+    judge: Judge
+    contest: Contest
+    pairs: list[Pair]
+    identical: int
+    sheet: Sheet
     seed: int
 
+    def judged(self, session: Sending, sweep_id: str | None, tell: Callable[[str], object] | None = None) -> Verdicts:
+        """Has the pairs judged, and keeps the votes that come of it.
 
-def judge_pairs(
-    judge: Judge,
-    runs: Sequence[Run],
-    session: Sending,
-    *,
-    expected: Sequence[Any] | None = None,
-    pairs: int | None = None,
-    seed: int = 0,
-    sweep_id: str | None = None,
-    watch: Callable[[Tally], object] | None = None,
-    tell: Callable[[str], object] | None = None,
-) -> Verdicts:
-    """Judges pairs of answers to the same input under different configurations, and keeps the votes that come of it.
+        Args:
+            sweep_id: of the sweep that the runs are of, kept with the votes.
+            tell: as in ``Judge.score_all``.
+
+        Returns:
+            The verdicts. Missing ones make no vote; judging again with ``cached`` asks for those alone.
+
+        Raises:
+            XpanderError: what stops all of it; nothing is kept then but the judge's runs.
+        """
+        asked = self.judge.ask(self.sheet, session, tell=tell)
+        both = zip(asked[::2], asked[1::2], strict=True)
+        judged = [Judged(pair, *verdicts) for pair, verdicts in zip(self.pairs, both, strict=True)]
+        found = Verdicts(self, judged, sweep_id)
+        session.store.votes.add(*found.votes)
+        return found
+
+    def quote(self, session: Sending) -> str:
+        """What ``judged`` would send, and its quote; nothing is sent."""
+        return self.judge.quoted(self.sheet, session)
+
+
+def pairing(
+    judge: Judge, runs: Sequence[Run], store: Store, expected: Sequence[Any] | None, most: int | None, seed: int
+) -> Pairing:
+    """Pairs of answers to the same input under different configurations.
 
     Args:
+        store: has the votes of people.
         expected: what each of the runs should have answered, or None.
-        pairs: no more than so many; all when omitted. Those that people have voted on come first, then each two
+        most: no more than so many; all for None. Those that people have voted on come first, then each two
             configurations in turn.
-        seed: what repeats and inputs are drawn with; kept with the votes.
-        sweep_id: of the sweep that the runs are of, kept with the votes.
-        watch, tell: as in ``Judge.score_all``.
-
-    Returns:
-        The verdicts. Missing ones make no vote; judging again with ``cached`` asks for those alone.
+        seed: what repeats and inputs are drawn with.
 
     Raises:
         ConfigError: no two of the runs can be compared.
-        XpanderError: what stops all of it; nothing is kept then but the judge's runs.
     """
-    contest, chosen, identical, sheet = _sheet(judge, runs, session, expected, pairs, seed)
-    asked = judge.ask(sheet, session, watch=watch, tell=tell)
-    judged = [Judged(pair, *both) for pair, both in zip(chosen, zip(asked[::2], asked[1::2], strict=True), strict=True)]
-    verdicts = Verdicts(judge, contest, judged, identical, _Keep(sweep_id, seed))
-    session.store.votes.add(*verdicts.votes)
-    return verdicts
-
-
-def quote_pairs(
-    judge: Judge,
-    runs: Sequence[Run],
-    session: Sending,
-    *,
-    expected: Sequence[Any] | None = None,
-    pairs: int | None = None,
-    seed: int = 0,
-) -> str:
-    """What ``judge_pairs`` would send, and its quote; nothing is sent. Takes its arguments, and raises as it does."""
-    return judge.quoted(_sheet(judge, runs, session, expected, pairs, seed)[-1], session)
-
-
-def _sheet(
-    judge: Judge,
-    runs: Sequence[Run],
-    session: Sending,
-    expected: Sequence[Any] | None,
-    most: int | None,
-    seed: int,
-) -> tuple[Contest, list[Pair], int, Sheet]:
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise ConfigError("pairs takes a whole number above 0: how many pairs are judged at the most.")
     contest = Contest(runs)
-    people = [vote for vote in session.store.votes.select(contest.answers) if not vote.by_judge]
+    people = [vote for vote in store.votes.select(contest.answers) if not vote.by_judge]
     chosen, identical = drawn(contest, people, seed)
     if not chosen:
         raise ConfigError(
@@ -315,7 +306,7 @@ def _sheet(
             cut += shortened
     schema = verdict_schema("verdict", {"type": "string", "enum": _CHOICES})
     of = f"{len(chosen):,} pair{'s' * (len(chosen) != 1)} in both orders"
-    return contest, chosen, identical, Sheet(PAIRWISE, rows, schema, of, cut)
+    return Pairing(judge, contest, chosen, identical, Sheet(PAIRWISE, rows, schema, of, cut), seed)
 
 
 def drawn(contest: Contest, votes: Iterable[Vote], seed: int) -> tuple[list[Pair], int]:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from xpander_magics import errors
 from xpander_magics.config import Key
 from xpander_magics.contract import secrets_in
-from xpander_magics.limits import Deadline, Pace
+from xpander_magics.limits import LONGEST_HOLD, UNTOLD, Deadline, Pace
 from xpander_magics.plans.plan import Job, Plan
 from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables, secrets_of_url
@@ -40,8 +40,6 @@ from xpander_magics.store.sweeps import claim_time
 _LOOK = 1.0
 # How long a worker believes what it has read of the service's refusals.
 _FRESH = 0.25
-# What a refusal that names no time, and one that names a very long one, holds requests back for.
-_UNTOLD, _LONGEST_HOLD = 1.0, 60.0
 _CONNECTIONS = 64  # an executor may have many threads in a process
 
 
@@ -149,7 +147,7 @@ class SharedPace:
         """Hears how a request ended, and holds all of them back where the service refuses; see ``limits.Pace``."""
         self._own.told(status, retry_after)
         if status == 429 or (status == 503 and retry_after is not None):
-            hold = _UNTOLD if retry_after is None else min(retry_after, _LONGEST_HOLD)
+            hold = UNTOLD if retry_after is None else min(retry_after, LONGEST_HOLD)
             with contextlib.suppress(errors.StoreError):
                 for name in (self._service, self._refusals) if hold > 0 else ():
                     self._sweeps.turn(name, self._gap, put_off=hold)
@@ -167,7 +165,7 @@ class SharedPace:
         """Seconds that the service wants everyone to wait."""
         now = time.monotonic()
         if now - self._looked_at > _FRESH:
-            held = min(self._sweeps.held(self._refusals), _LONGEST_HOLD)  # more, and the clock was put back
+            held = min(self._sweeps.held(self._refusals), LONGEST_HOLD)  # more, and the clock was put back
             self._held_until, self._looked_at = now + held, now
         return self._held_until - now
 

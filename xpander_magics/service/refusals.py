@@ -16,16 +16,22 @@ from xpander_magics.safety import Redactor, plain
 
 # The service's clock is read so often, in seconds.
 _CLOCK_SECONDS = 10.0
+# What helps against a wrong key, by where that came from.
+_OTHER_KEY = {
+    "XPANDER_API_KEY": "Correct XPANDER_API_KEY before the kernel starts, or run %xpander login.",
+    "keyring": "It is the one in the keyring: %xpander login puts another there.",
+}
 
 
 def refusal(
-    status: int, reason: str, headers: Mapping[str, str], body: bytes, *, host: str, redact: Redactor
+    status: int, reason: str, headers: Mapping[str, str], body: bytes, *, host: str, redact: Redactor, key_of: str
 ) -> errors.ServiceError:
     """The error for an answer with a status of 300 or more.
 
     Args:
         body: the answer's body, or its beginning.
         host: who answered, for the message.
+        key_of: where the key came from; see ``config.Key``.
     """
     retry_after = _retry_after(headers)
     said = plain(_detail(body, redact)) or plain(redact(reason) or "no reason given")
@@ -33,7 +39,8 @@ def refusal(
     message = f"{host} refuses the request ({status}): {said}"
     if status in (401, 403):
         kind = errors.AuthError
-        hint = "Check the key: %xpander status, %xpander login." if status == 401 else "It is another's."
+        hint = _OTHER_KEY.get(key_of, "Check the key that was given.")
+        hint = hint if status == 401 else "The key is known, but has no right to this."
         message = f"{host} refuses the key ({status}): {said}\n{hint}"
     elif status == 404:
         kind, message = errors.NotFoundError, f"{host} has no such thing (404): {said}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from xpander_magics.contract import Agent, Model, Provider
+from xpander_magics.contract import Agent, Model, Provider, id_from
 from xpander_magics.errors import ConfigError, InvalidRequestError, NotFoundError, ServerError, did_you_mean
 from xpander_magics.safety import plain
 
@@ -253,9 +253,9 @@ def quoted(id_: str) -> str:
     Raises:
         ConfigError: it would mean another endpoint.
     """
-    text = str(id_)
-    if not text.strip(". "):
-        raise ConfigError(f"{text!r} is no id.")
+    text = id_from(id_)
+    if text is None:
+        raise ConfigError(f"{str(id_)[:60]!r} is no id.")
     return quote(text, safe="", errors="surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""HTTP to the service: pooled connections, time limits, retries, errors. The one user of requests, beside ``bodies``.
+"""HTTP to the service: pooled connections, time limits, retries, errors. With ``failures`` and ``bodies`` the one user of requests.
 
 What is sent again, and what never is:
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -29,8 +28,9 @@ from xpander_magics import errors
 from xpander_magics.config import Key, is_loopback
 from xpander_magics.contract import secrets_in
 from xpander_magics.limits import Deadline, Pace, shared_pacer
-from xpander_magics.safety import Redactor, plain, secret_variables, without_user
+from xpander_magics.safety import Redactor, plain, secret_variables
 from xpander_magics.service.bodies import Adapter, Body, OnAttempt
+from xpander_magics.service.failures import failure, reason
 from xpander_magics.service.refusals import Clock, refusal
 
 _T = TypeVar("_T")
@@ -173,7 +173,7 @@ class Transport:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             deadline.check(maybe_sent=True)
             raise errors.ConnectionFailed(
-                f"The connection to {self._host} was lost while it answered ({_reason(error)}).", maybe_sent=True
+                f"The connection to {self._host} was lost while it answered ({reason(error)}).", maybe_sent=True
             ) from None
         finally:
             if not ended:
@@ -234,10 +234,10 @@ class Transport:
                     stream=True,
                 )
             except requests.RequestException as error:
-                failure = self._failure(error, deadline)
-                if deadline.left() > 0 and not isinstance(failure, errors.ConfigError):
+                failed = failure(error, deadline, host=self._host, redact=self._redact)
+                if deadline.left() > 0 and not isinstance(failed, errors.ConfigError):
                     self.pacer.told(None)
-                raise failure from None
+                raise failed from None
             if not response.is_redirect:
                 break
             url, params = self._redirected(response, method), None
@@ -317,27 +317,6 @@ class Transport:
                     raise
             deadline.sleep(pause)
 
-    def _failure(self, error: requests.RequestException, deadline: Deadline) -> Exception:
-        """The error for a request that got no answer."""
-        # So requests marks an address or a header that is none. One of the answer's comes after the sending.
-        if isinstance(error, ValueError) and not isinstance(_innermost(error), urllib3.exceptions.InvalidHeader):
-            return errors.ConfigError(f"The request can't be made: {plain(self._redact(without_user(str(error))))}")
-        unsent = _never_sent(error)
-        if deadline.left() <= 0:
-            return deadline.passed(maybe_sent=not unsent)
-        if unsent and isinstance(error, requests.exceptions.SSLError):
-            return errors.ConnectionFailed(
-                f"No trusted connection to {self._host}: {_reason(error)}.\n"
-                "Behind a company's proxy, point REQUESTS_CA_BUNDLE at its certificate.",
-                status_code=0,  # no retry: a certificate doesn't mend itself
-            )
-        if isinstance(error, requests.exceptions.Timeout):
-            what = "can't be reached" if unsent else "didn't answer"
-            return errors.Timeout(f"{self._host} {what} in time ({_reason(error)}).", maybe_sent=not unsent)
-        what = "can't be reached" if unsent else "closed the connection without an answer"
-        hint = " Is the network up, and the base URL right?" if unsent else ""
-        return errors.ConnectionFailed(f"{self._host} {what} ({_reason(error)}).{hint}", maybe_sent=not unsent)
-
     def _refusal(self, response: requests.Response, deadline: Deadline, sent: Mapping[str, Any]) -> errors.ServiceError:
         """The error that a status of 300 or more means; of a long page the beginning is enough."""
         body, redact = b"", Redactor([*self._redact.secrets, *secret_variables().values(), *secrets_in(sent)])
@@ -350,8 +329,8 @@ class Transport:
             pass  # what was wrong is in the status, too
         finally:
             response.close()
-        status, reason, headers = response.status_code, response.reason, response.headers
-        return refusal(status, reason, headers, body, host=self._host, redact=redact)
+        status, said, headers = response.status_code, response.reason, response.headers
+        return refusal(status, said, headers, body, host=self._host, redact=redact, key_of=self._key.source)
 
 
 def may_pass(error: errors.ServiceError) -> bool:
@@ -369,31 +348,3 @@ def _limit_wait(raw: Any, seconds: float) -> None:
         sock = getattr(getattr(getattr(getattr(raw, "_fp", None), "fp", None), "raw", None), "_sock", None)
     if sock is not None:
         sock.settimeout(max(seconds, 0.001))
-
-
-def _never_sent(error: requests.RequestException) -> bool:
-    """Whether the connection itself failed, so that not a byte of the request has left."""
-    untrusted = isinstance(_innermost(error), ssl.SSLCertVerificationError)
-    if untrusted or isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    cause: Any = error.args[0] if error.args else None
-    cause = getattr(cause, "reason", cause)
-    if isinstance(cause, urllib3.exceptions.ProxyError):
-        cause = cause.original_error
-    return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first cause in a chain of wrapped errors."""
-    while True:
-        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
-        if not isinstance(inner, BaseException):
-            return error
-        error = inner
-
-
-def _reason(error: BaseException) -> str:
-    """Why, in a few words."""
-    cause = _innermost(error)
-    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return plain(str(text).rpartition(">: ")[2].rpartition("): ")[2])[:200]

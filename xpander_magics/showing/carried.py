@@ -38,6 +38,7 @@ from xpander_magics.progress import notebook_shell
 from xpander_magics.results import Run, utc_now
 from xpander_magics.safety import plain, unpacked
 from xpander_magics.store.columns import COLUMNS, UNFRAMED
+from xpander_magics.tally import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,9 +242,7 @@ def _opened(carried: Any, cell: int, most: int) -> tuple[_Output, int]:
     if not isinstance(carried, dict) or carried.get("version") != _VERSION:
         version = carried.get("version") if isinstance(carried, dict) else None
         newer = isinstance(version, int) and version > _VERSION
-        raise ValueError(
-            "a newer xpander_magics wrote it: pip install -U xpander-magics" if newer else "its version isn't known"
-        )
+        raise ValueError("a newer xpander_magics wrote it: upgrade this one" if newer else "its version isn't known")
     source, at, count = carried["source"], carried["at"], carried["runs"]
     run_ids = carried["run_ids"]
     right = isinstance(run_ids, list) and all(isinstance(run_id, str) for run_id in run_ids)
@@ -320,21 +319,20 @@ def _warn(name: str, cells: list[dict[str, Any]]) -> None:
     lacking = [cell["cell"] for cell in cells if cell["missing"]]
     told = []
     if edited:
-        told.append(f"{_listed(edited, 'has', 'have')} been edited since {'it' if len(edited) == 1 else 'they'} ran")
+        told.append(f"{_named(edited, 'has', 'have')} been edited since {'it' if len(edited) == 1 else 'they'} ran")
     if changed:
-        told.append(f"the rows of {_listed(changed)} aren't as they were put out: somebody has changed them")
+        told.append(f"the rows of {_named(changed)} aren't as they were put out: somebody has changed them")
     if lacking:
         count = sum(cell["missing"] for cell in cells)
         runs = f"{count:,} run{'s' * (count != 1)}"
-        told.append(f"{runs} of {_listed(lacking)} are only named in it, and the run store here doesn't have them")
+        told.append(f"{runs} of {_named(lacking)} are only named in it, and the run store here doesn't have them")
     for one in told:
         warnings.warn(plain(f"{name}: {one}."), NotebookWarning, stacklevel=3)
 
 
-def _listed(cells: list[int], one: str = "", several: str = "") -> str:
-    *rest, last = map(str, cells)
-    text = f"cells {', '.join(rest)} and {last}" if rest else f"cell {last}"
-    return f"{text} {several if rest else one}".rstrip()
+def _named(cells: list[int], one: str = "", several: str = "") -> str:
+    many = len(cells) > 1
+    return f"{'cells' if many else 'cell'} {listed(cells)} {several if many else one}".rstrip()
 
 
 def _in_short(error: BaseException) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from xpander_magics import contract
-from xpander_magics.contract import Event, Record
+from xpander_magics.contract import Event, Record, model_in_full
 from xpander_magics.results import STREAMED, Run
-from xpander_magics.safety import as_shown, plain
+from xpander_magics.safety import as_shown, encodable, plain
 from xpander_magics.showing import carried
 from xpander_magics.showing.markup import AS_IT_IS, escape, safe_html
 
@@ -35,7 +35,7 @@ def facts(run: Run) -> str:
     told = [
         f"reused: nothing was sent; run of {_day(run)}" if run.reused else None,
         run.status,
-        "/".join(part for part in (run.provider, run.model) if part) or None,
+        model_in_full(run.provider, run.model),
         f"effort {run.effort}" if run.effort else None,
         f"think {run.think_mode}" if run.think_mode not in (None, "default") else None,
         f"{run.latency_s:.1f} s" if run.latency_s is not None else None,
@@ -346,7 +346,7 @@ def table(records: Sequence[Record], what: str) -> Any:
         "models": contract.Model,
         "thread": contract.Message,
     }
-    rows = [{_sound(name): _sound(value) for name, value in record.raw.items()} for record in records]
+    rows = [{encodable(name): encodable(value) for name, value in record.raw.items()} for record in records]
     sent = dict.fromkeys(name for row in rows for name in row)
     first = [name for name in sent if name in ("provider", "conversation")]
     if kinds[what] is contract.Agent:
@@ -359,8 +359,3 @@ def table(records: Sequence[Record], what: str) -> Any:
         seconds = seconds.where(seconds.abs() < 9e9)
         frame["created_at"] = pd.to_datetime(seconds, unit="s", utc=True, errors="coerce")
     return frame
-
-
-def _sound(value: Any) -> Any:
-    """Text without halves of characters, which pandas doesn't take as text; any other value as it is."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value

@@ -236,7 +236,7 @@ def standing_bundle(contest: Contest, votes: Sequence[Vote]) -> dict[str, Any]:
     ]
     tables = [("Win rates", names, cells)]
     if not standing.has_statistics():
-        told.append(standing.NO_STATISTICS)
+        told.append(standing.no_statistics())
     elif len(contest.names) > 2:
         found = standing.strengths_frame(contest, votes).to_dict("records")
         cells = [[r["configuration"], str(r["votes"]), _interval(r, "strength", sign="+")] for r in found]

@@ -19,15 +19,29 @@ _CHUNK = 500  # values in one IN: far below every database's limit
 
 @dataclass(frozen=True)
 class Filter:
-    experiment: str | None
-    sweep_id: str | None
-    status: str | None
-    target: str | None
-    tag: str | None
-    run_ids: Iterable[str] | None
-    since: datetime | None
-    limit: int | None
+    """The runs for which all that is given holds; all where nothing is given.
+
+    Attributes:
+        experiment: of this experiment.
+        sweep_id: of this sweep.
+        status: with this status.
+        target: sent to the target of this name or id.
+        tag: with this tag, among others perhaps.
+        run_ids: one of these; ids that aren't there are passed over.
+        since: added then or later; a time without a zone is local.
+        sent_since: sent, or claimed to be, then or later.
+        limit: the newest so many of them.
+    """
+
+    experiment: str | None = None
+    sweep_id: str | None = None
+    status: str | None = None
+    target: str | None = None
+    tag: str | None = None
+    run_ids: Iterable[str] | None = None
+    since: datetime | None = None
     sent_since: datetime | None = None
+    limit: int | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """All but ``run_ids`` and ``limit``."""

@@ -178,5 +178,5 @@ def migrate(engine: Engine, migrations: Sequence[Migration] = MIGRATIONS) -> Non
     if found > len(migrations):
         raise StoreError(
             f"The run store was written by a newer xpander_magics (its version is {found}, this one knows up to"
-            f" {len(migrations)}). Upgrade with `pip install -U xpander-magics`, or set XPANDER_STORE to another one."
+            f" {len(migrations)}). Upgrade xpander_magics here, too, or set XPANDER_STORE to another one."
         )

@@ -22,7 +22,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpander_magics.errors import ConfigError, NotFoundError, StoreError
@@ -133,48 +132,13 @@ class Store:
             " A run is named by its id, at least four characters of its beginning, or its task's id."
         )
 
-    def select(
-        self,
-        experiment: str | None = None,
-        sweep_id: str | None = None,
-        status: str | None = None,
-        target: str | None = None,
-        tag: str | None = None,
-        run_ids: Iterable[str] | None = None,
-        since: datetime | None = None,
-        limit: int | None = None,
-        sent_since: datetime | None = None,
-    ) -> list[Run]:
-        """The runs for which all that is given holds, newest last.
+    def select(self, **which: Any) -> list[Run]:
+        """The runs that fit, newest last; ``Filter`` has what may be asked."""
+        return self._read(_KEPT, Filter(**which), _unpacked)
 
-        Args:
-            experiment: of this experiment.
-            sweep_id: of this sweep.
-            status: with this status.
-            target: sent to the target of this name or id.
-            tag: with this tag, among others perhaps.
-            run_ids: one of these; ids that aren't there are passed over.
-            since: added then or later; a time without a zone is local.
-            limit: the newest so many of them.
-            sent_since: sent, or claimed to be, then or later.
-        """
-        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit, sent_since)
-        return self._read(_KEPT, which, _unpacked)
-
-    def frame(
-        self,
-        experiment: str | None = None,
-        sweep_id: str | None = None,
-        status: str | None = None,
-        target: str | None = None,
-        tag: str | None = None,
-        run_ids: Iterable[str] | None = None,
-        since: datetime | None = None,
-        limit: int | None = None,
-    ) -> pd.DataFrame:
-        """The same runs as ``select`` finds, as ``frames.frame_of`` frames them, without making each a ``Run``."""
-        which = Filter(experiment, sweep_id, status, target, tag, run_ids, since, limit)
-        return self._read(FRAME_ROW, which, build)
+    def frame(self, **which: Any) -> pd.DataFrame:
+        """The same runs, as ``frames.frame_of`` frames them, without making each a ``Run``."""
+        return self._read(FRAME_ROW, Filter(**which), build)
 
     def cached(self, cache_key: str) -> Run | None:
         """The newest run of this key that completed without an error, or None."""

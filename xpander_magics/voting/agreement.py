@@ -1,7 +1,7 @@
 """How far judges agree with people: raw agreement and Cohen's kappa on the pairs that both have judged.
 
 A judge stands in for people's votes; how well it does has to be measured on some that people have cast. Statistics are
-statsmodels' (``pip install 'xpander-magics[stats]'``), which is imported when it is first needed.
+statsmodels' (the extra ``[stats]``), which is imported when it is first needed.
 """
 
 from __future__ import annotations

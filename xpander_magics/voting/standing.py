@@ -1,6 +1,6 @@
 """What votes come to: win rates of each two configurations, and the strengths of all of them.
 
-The counts need nothing. Intervals and strengths are statsmodels' (``pip install 'xpander-magics[stats]'``), which is
+The counts need nothing. Intervals and strengths are statsmodels' (the extra ``[stats]``), which is
 imported when it is first needed.
 """
 
@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError
 from xpander_magics.store.votes import CHOICES, Vote
 from xpander_magics.voting.pairs import Contest
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 _MANY_INPUTS = 20
-NO_STATISTICS = "Intervals and strengths need statsmodels: pip install 'xpander-magics[stats]'"
 
 
 class Strength(NamedTuple):
@@ -39,6 +39,11 @@ def has_statistics() -> bool:
     except ImportError:
         return False
     return True
+
+
+def no_statistics() -> str:
+    """What is said where it isn't."""
+    return extras.missing("Intervals and strengths need", "stats")
 
 
 def votes_frame(contest: Contest, votes: Iterable[Vote]) -> pd.DataFrame:
@@ -192,7 +197,7 @@ def bradley_terry(
         ConfigError: statsmodels is missing.
     """
     if not has_statistics():
-        raise ConfigError(NO_STATISTICS)
+        raise ConfigError(no_statistics())
     import numpy as np
     import statsmodels.api as sm
     from scipy.stats import norm, t

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xpander_magics.cell import Options, cell_parser, is_template
-from xpander_magics.contract import Agent, Model
+from xpander_magics.contract import Agent, Model, model_in_full
 from xpander_magics.errors import ConfigError, XpanderError, did_you_mean
 from xpander_magics.plans.grid import rows_of
 from xpander_magics.plans.template import Template, own_names
@@ -57,7 +57,7 @@ def targets_from(entries: Iterable[Agent]) -> list[Choice]:
         refused = why_not(entry)
         state = f"{entry.status}: can't be run" if refused else str(entry.status or "")
         label = " · ".join(part for part in (str(entry.name or entry.id), entry.kind, state) if part)
-        model = "/".join(str(part) for part in (entry.model_provider, entry.model_name) if part)
+        model = model_in_full(entry.model_provider, entry.model_name)
         about = " ".join(part for part in (str(entry.description or ""), f"(runs on {model})" if model else "") if part)
         found.append(Choice(value, plain(label), plain(about), refused))
     return sorted(found, key=lambda choice: (choice.refused is not None, choice.label.casefold()))
@@ -258,7 +258,7 @@ def runs_html(runs: Sequence[Run]) -> str:
     """The last runs as a table, the newest first."""
     rows = []
     for run in runs:
-        model = "/".join(part for part in (run.provider, run.model) if part)
+        model = model_in_full(run.provider, run.model)
         seconds = None if run.latency_s is None else f"{run.latency_s:.1f}"
         answer = plain(run.result or run.error or "").replace("\n", " ")
         answer = answer if len(answer) <= _LONGEST_ANSWER else f"{answer[:_LONGEST_ANSWER]}…"

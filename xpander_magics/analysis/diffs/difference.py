@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xpander_magics.analysis.diffs.alignment import Piece, aligned, words_between
 from xpander_magics.analysis.diffs.changes import MISSING, Change, changes, same
 from xpander_magics.analysis.diffs.steps import steps
+from xpander_magics.contract import model_in_full
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import Run
 from xpander_magics.service.calls import MARK
@@ -202,8 +203,8 @@ def _by_columns(run: Run) -> dict[str, Any]:
     told = {
         "target": run.target or run.target_id,
         "version": run.agent_version,
-        "model asked for": _model(run.requested_provider, run.requested_model),
-        "model": _model(run.provider, run.model),
+        "model asked for": model_in_full(run.requested_provider, run.requested_model),
+        "model": model_in_full(run.provider, run.model),
         "effort asked for": run.requested_effort,
         "effort": run.effort,
         "think mode": run.think_mode,
@@ -228,10 +229,6 @@ def _by_request(run: Run) -> dict[str, Any]:
         **{name: value for name, value in request.items() if name not in _NO_SETTING},
     }
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _model(provider: str | None, model: str | None) -> str | None:
-    return "/".join(part for part in (provider, model) if part) or None
 
 
 _FACTS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.diffs.alignment import Piece, words_between
 from xpander_magics.analysis.diffs.changes import MISSING, Change
+from xpander_magics.contract import model_in_full
 from xpander_magics.results import Run
 from xpander_magics.safety import plain
 from xpander_magics.showing.markup import AS_IT_IS, escape
@@ -68,7 +69,7 @@ def as_html(diff: Diff) -> str:
 
 
 def _named(run: Run) -> str:
-    model = "/".join(part for part in (run.provider, run.model) if part)
+    model = model_in_full(run.provider, run.model)
     told = [f"run {run.run_id[:8]}", run.target, model, run.effort and f"effort {run.effort}", run.status]
     return plain(" · ".join(fact for fact in told if fact)).replace("\n", " ")
 

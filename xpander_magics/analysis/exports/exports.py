@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpander_magics.analysis.comparison import Comparison, compare
-from xpander_magics.analysis.exports.formats import FORMATS, encodable, is_foreign_database
+from xpander_magics.analysis.exports.formats import FORMATS, is_foreign_database
 from xpander_magics.analysis.files import checked_path, whole_file
 from xpander_magics.analysis.subjects import subject_of
 from xpander_magics.cell import one_of
+from xpander_magics.contract import model_in_full
 from xpander_magics.errors import ConfigError
 from xpander_magics.outcomes import Runs
+from xpander_magics.safety import encodable
 from xpander_magics.session import default_session
 from xpander_magics.tally import counted
 
@@ -221,8 +223,7 @@ def _pair(vote: Vote, runs: Mapping[str, Mapping[Any, Any]], *, judges: bool) ->
 def _model_of(run: Mapping[Any, Any]) -> str | None:
     """The model that was asked for, else the one that ran."""
     asked = "requested_" if _text(run["requested_model"]) else ""
-    parts = (_text(run[f"{asked}{name}"]) for name in ("provider", "model"))
-    return "/".join(part for part in parts if part) or None
+    return model_in_full(*(_text(run[f"{asked}{name}"]) for name in ("provider", "model")))
 
 
 def _text(value: Any) -> str | None:

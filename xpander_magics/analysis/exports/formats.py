@@ -12,7 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xpander_magics import extras
 from xpander_magics.errors import ConfigError
+from xpander_magics.safety import encodable
 from xpander_magics.store.columns import COLUMNS, Json
 from xpander_magics.store.values import to_json
 
@@ -70,7 +72,7 @@ def to_parquet(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise ConfigError("Parquet needs pyarrow: pip install 'xpander-magics[parquet]'") from None
+        raise ConfigError(extras.missing("Parquet needs", "parquet")) from None
     (frame,) = map(_with_encodable_names, tables.values())
     kinds = {name: _kind(frame[name]) for name in frame.columns}
     schema, writer = None, None
@@ -226,14 +228,3 @@ def _finite(value: Any) -> Any:
 def _with_encodable_names(frame: pd.DataFrame) -> pd.DataFrame:
     named: pd.DataFrame = frame.rename(columns=lambda name: encodable(str(name)))
     return named
-
-
-def encodable(value: Any) -> Any:
-    """A text with halves of surrogate pairs, which UTF-8 lacks, spelled out; any other value as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value

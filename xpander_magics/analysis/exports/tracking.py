@@ -9,6 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from xpander_magics import extras
 from xpander_magics.analysis.exports.formats import plain_columns
 from xpander_magics.errors import ConfigError
 from xpander_magics.safety import Redactor, plain, secret_variables
@@ -44,11 +45,11 @@ def to_mlflow(comparison: Comparison, experiment: str) -> int:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise ConfigError("MLflow is missing: pip install 'xpander-magics[mlflow]'") from None
+        raise ConfigError(extras.missing("--what mlflow needs", "mlflow")) from None
     try:
         return _add(MlflowClient(), comparison, experiment)
     except ImportError as error:  # what mlflow-skinny leaves out
-        raise ConfigError(f"This tracking store needs all of MLflow ({error}): pip install mlflow") from error
+        raise ConfigError(f"This tracking store needs all of MLflow ({error}): {extras.install(['mlflow'])}") from error
     except (MlflowException, OSError) as error:
         told = str(error).strip().partition("\n")[0]
         # The server's address, with whatever password it has, is a part of most of these.

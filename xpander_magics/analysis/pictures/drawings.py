@@ -321,7 +321,7 @@ def _rows_plot(
 
 
 def _intervals(estimates: readings.Floats, said: str) -> str:
-    return said.strip() if np.isfinite(estimates[:, 1]).any() else "Intervals need pip install 'xpander-magics[stats]'."
+    return said.strip() if np.isfinite(estimates[:, 1]).any() else "No intervals: the extra [stats] isn't installed."
 
 
 def _left_out(count: int, rows: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """Plots of a comparison: trade-offs, scores, distributions, prompt versions, differences.
 
-They need matplotlib (``pip install 'xpander-magics[plot]'``). What a colour says in them, a marker's shape or a word
+They need matplotlib (the extra ``[plot]``). What a colour says in them, a marker's shape or a word
 says as well.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpander_magics import extras
 from xpander_magics.analysis.files import checked_path, whole_file
 from xpander_magics.errors import ConfigError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
     from xpander_magics.analysis.pictures.figures import Plot
 
-NO_MATPLOTLIB = "Plots need matplotlib: pip install 'xpander-magics[plot]'"
 KINDS = ("tradeoff", "scores", "distribution", "prompts", "differences")
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -69,7 +69,7 @@ def plot(
     if score not in comparison.scores:
         raise ConfigError(f"There is no score {score!r} in this comparison: {', '.join(comparison.scores)}.")
     if not has_matplotlib():
-        raise ConfigError(NO_MATPLOTLIB)
+        raise ConfigError(no_matplotlib())
     if not len(comparison.table):
         raise ConfigError("There are no runs to plot.")
     from xpander_magics.analysis.pictures import drawings, figures
@@ -97,6 +97,11 @@ def has_matplotlib() -> bool:
     except ImportError:
         return False
     return True
+
+
+def no_matplotlib() -> str:
+    """What is said where it isn't."""
+    return extras.missing("Plots need", "plot")
 
 
 def known_quantities(comparison: Comparison) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics.analysis.differences import CORRECTIONS, MARKS
-from xpander_magics.analysis.estimates import NO_STATISTICS
+from xpander_magics.analysis.estimates import no_statistics
 from xpander_magics.analysis.files import checked_path, whole_file
 from xpander_magics.analysis.pictures import plots
 from xpander_magics.analysis.pictures.versions import prompt_versions
@@ -21,7 +21,7 @@ from xpander_magics.analysis.reports.examples import differing, failures_by_kind
 from xpander_magics.analysis.shown import Shown, differences_shown, table_shown
 from xpander_magics.errors import ConfigError
 from xpander_magics.results import utc_now
-from xpander_magics.tally import counted
+from xpander_magics.tally import counted, listed
 
 if TYPE_CHECKING:
     from xpander_magics.analysis.comparison import Comparison
@@ -61,7 +61,7 @@ def report(comparison: Comparison, path: str | os.PathLike[str], title: str | No
 
 def report_html(comparison: Comparison, title: str | None = None) -> str:
     """The page itself; some hundred kilobytes, however many runs there are."""
-    title = title or f"Comparison by {_listed(comparison.by)}"
+    title = title or f"Comparison by {listed(comparison.by)}"
     made = f"Made on {utc_now():%Y-%m-%d at %H:%M} UTC by xpander-magics {_installed('xpander-magics') or ''}".strip()
     return page.whole_page(
         title,
@@ -113,7 +113,7 @@ def _best(comparison: Comparison, score: str) -> str:
     told = _interval(means[place], _real(table[f"{score}_low"].iloc[place]), _real(table[f"{score}_high"].iloc[place]))
     if 1 < len(means) == len(among):
         return f"All have the same {_called(score)}: {told}."
-    return f"The highest {_called(score)} is {told}, of {_listed(among[:4])}."
+    return f"The highest {_called(score)} is {told}, of {listed(among[:4])}."
 
 
 def _verdicts(rows: Any, baseline: str) -> str:
@@ -128,7 +128,7 @@ def _verdicts(rows: Any, baseline: str) -> str:
     for verdict, head in named.items():
         those = [str(name) for name in rows.loc[rows["verdict"] == verdict, "configuration"]]
         if those:
-            told.append(f"{head}: {_listed(those[:6])}{f' and {len(those) - 6} more' if len(those) > 6 else ''}.")
+            told.append(f"{head}: {listed(those[:6])}{f' and {len(those) - 6} more' if len(those) > 6 else ''}.")
     return " ".join(told)
 
 
@@ -138,8 +138,8 @@ def _what(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if len(times):
         first, last = (f"{when:%Y-%m-%d %H:%M}" for when in (times.min(), times.max()))
         yield "When", f"{first} UTC" if first == last else f"{first} to {last} UTC"
-    yield "Compared by", _listed(comparison.by)
-    yield "Scores", _listed([_called(score) for score in comparison.scores])
+    yield "Compared by", listed(comparison.by)
+    yield "Scores", listed([_called(score) for score in comparison.scores])
     yield "Baseline", comparison.baseline
     yield "Targets", _distinct(frame["target"].where(frame["target"].notna(), frame["target_id"]))
     yield "Models", _distinct(frame["model"])
@@ -199,7 +199,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
 def _pictures(comparison: Comparison) -> Iterator[str]:
     """The plots that there is something for; how to get them where there are none."""
     if not plots.has_matplotlib():
-        yield page.paragraph(f"{plots.NO_MATPLOTLIB} adds them to the next report.")
+        yield page.paragraph(plots.no_matplotlib())
         return
     several = len(comparison.names) > 1
     wanted: list[tuple[str, str | None, str | None]] = []
@@ -294,7 +294,7 @@ def _method(comparison: Comparison) -> list[str]:
         f"{comparison.failures} Runs that hadn't ended are left out.",
     ]
     if not any(comparison.table[f"{score}_low"].notna().any() for score in comparison.scores):
-        return [*found, NO_STATISTICS]
+        return [*found, no_statistics()]
     found += [
         "A 95% interval is made in a way that holds the true mean in about 95 of 100 such studies. For scores of 0 and"
         " 1 it is Wilson's (1927), with an effective number of inputs where inputs were repeated (Korn and Graubard"
@@ -347,11 +347,6 @@ def _real(value: object) -> float:
 
 def _called(score: str) -> str:
     return "success rate" if score == "success" else f"score {score}"
-
-
-def _listed(words: Any) -> str:
-    *others, last = [str(word) for word in words] or ["nothing"]
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _distinct(values: Any, most: int = 12) -> str:
