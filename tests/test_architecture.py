@@ -35,7 +35,7 @@ LAYERS = (
     *("local", "progress", "session", "kept", "api"),
     *within("showing", "carried", "markup", "display", "tables"),
     *("analysis", "widgets"),
-    *within("magics", "pages", "complete", "analyses", "actions", "magic"),
+    *within("magics", "firstline", "pages", "complete", "analyses", "actions", "magic"),
     *("__init__", "demo", "doctor", "__main__"),
 )
 ORDERED = {part.partition(".")[0] for part in LAYERS if "." in part}

@@ -40,7 +40,7 @@ def words(completions: list[Completion]) -> list[str]:
         ("x = 1\n%xpander wo", ["workflows"]),
         ("df = %xpander ru", ["runs"]),
         ("  %xpander he", ["help"]),
-        ("%xpander help sh", ["show"]),
+        ("%xpander help sh", ["share", "show"]),
         ("%xpander models scr", ["scripted"]),
         ("%xpander local st", ["stop"]),
         ("%xpander local --g", ["--gguf"]),

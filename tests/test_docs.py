@@ -2,7 +2,7 @@
 
 A block without a language, or of Python, is a cell of one notebook a page, which talks to a service on loopback. A
 ``text`` block after a cell is what the cell shows, ``…`` standing for anything; a cell whose error isn't shown so has
-to succeed. ``sh`` blocks are commands: ours are run, and so are those that run a notebook. A comment
+to succeed. ``sh`` blocks are commands: ours and papermill's are run; what others name has to be there. A comment
 ``<!-- setup … -->`` is Python that is run before: ``service`` is the service, ``answers`` what it says to prompts.
 """
 
@@ -161,12 +161,11 @@ class Reader:
             assert all(f"\n{extra} = [" in described for extra in extras), words
         elif words[1:3] == ["-m", "xpander_magics"]:
             self._ours(words[3:])
-        elif program in ("papermill", "jupyter") and "lab" not in words:
-            program_of = {"papermill": ["-m", "papermill"], "jupyter": ["-m", "jupyter"]}
-            self._finish([sys.executable, *program_of[program], *words[1:]])
+        elif program == "papermill":
+            self._finish([sys.executable, "-m", *words])
         else:
             assert program in ("jupyter", "git", "cd") or words[1:3] in (["-m", "venv"], ["-m", "pytest"]), words
-            assert all((ROOT / word).exists() for word in words if word.endswith(".ipynb")), words
+            assert all((ROOT / word).exists() for word in words if word.startswith("notebooks/")), words
 
     def _ours(self, words: list[str]) -> None:
         command = [sys.executable, "-m", "xpander_magics", *words]

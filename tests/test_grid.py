@@ -140,7 +140,7 @@ def test_a_dict_of_lists_gives_every_combination(second: Any) -> None:
 @pytest.mark.parametrize(
     ("over", "says"),
     [
-        (5, "--over takes a DataFrame, a list of dicts or a dict of lists; 'over' is of type int."),
+        (5, "--over takes a DataFrame, [{'a': 1}, ...] or {'a': [1, 2]}; 'over' is of type int."),
         ("text", "'over' is of type str."),
         ([1, 2], "'over' is of type list."),
         ([{"a": 1}, 2], "'over' is of type list."),

@@ -15,7 +15,10 @@ HEAVY = (
 
 
 # What only a first call or a first Tab needs.
-LATER = ("analysis", "limits", "outcomes", "plans", "scoring", "sending", "service", "showing", "store", "voting")
+LATER = (
+    *("analysis", "limits", "outcomes", "plans", "results", "scoring"),
+    *("sending", "service", "showing", "store", "voting"),
+)
 
 
 def imported_by(code: str) -> set[str]:

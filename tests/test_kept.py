@@ -43,7 +43,7 @@ def test_runs_that_arent_there_are_told_by_what_is(notebook: Notebook) -> None:
     notebook.ns["several"] = [*notebook.ns["results"]]
     with pytest.raises(NotFoundError, match=r"no sweep or variable .reslts.\. Did you mean results\?"):
         notebook.run("%xpander noise reslts --dry-run")
-    with pytest.raises(NotFoundError, match=r"the variable is a list\. This takes Runs"):
+    with pytest.raises(NotFoundError, match=r"the variable is of type list\. This takes Runs"):
         notebook.run("%xpander noise several --dry-run")
 
 

@@ -85,7 +85,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         else:  # a bar, a board, and the table that stands in for it
             bar, board, table = ["text/html", "text/plain"], [_VIEW, "text/plain"], [MIME, "text/html", "text/plain"]
             assert [kind for kind in kinds if kind] == [bar, board, table], cell.source
-            assert "completed ·" in cell.outputs[0].data["text/plain"]
+            assert re.search(r"\d completed", cell.outputs[0].data["text/plain"])
 
 
 @each
@@ -95,7 +95,7 @@ def test_notebook_is_kept_fit_to_be_read(path: Path) -> None:
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert "widgets" not in notebook.metadata
-    assert path.stat().st_size < 250_000
+    assert path.stat().st_size < 300_000
     code = code_of(notebook)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:

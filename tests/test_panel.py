@@ -571,7 +571,7 @@ def test_without_a_key(environment: pytest.MonkeyPatch, shell: InteractiveShell)
     panel._press()
     until(lambda: not panel._sending)
     assert "There is no API key" in panel._problem.value
-    assert "not listed yet" in panel.static()["text/plain"]
+    assert "models can't be listed: There is no API key" in panel.static()["text/plain"]
     panel.close()
 
 

@@ -99,7 +99,7 @@ BAD = [
     ("echo -n 1000001", ConfigError, "That makes 1,000,001 runs; a sweep has 1,000,000 at the most. Nothing was sent."),
     ("echo -n x", ConfigError, "'x' is no whole number above 0"),
     ("echo --over fram", ConfigError, "--over: there is no variable 'fram' in the notebook. Did you mean frame?"),
-    ("echo --over number", ConfigError, "--over takes a DataFrame, a list of dicts or a dict of lists"),
+    ("echo --over number", ConfigError, "--over takes a DataFrame, [{'a': 1}, ...] or"),
     ("echo --instructions ''", ConfigError, "--instructions has an empty value"),
     ("echo --instructions '{{ nope }}'", TemplateError, "--instructions: 'nope' is not defined"),
     ("echo --context '{{ nope }}'", TemplateError, "--context: 'nope' is not defined"),

@@ -17,7 +17,8 @@ The same from Python::
     df = xp.runs()  # every kept run, one a row
 
 ``%%xpander?`` shows every option, ``%xpander help`` every command, ``help(xp.sweep)`` and the like
-all arguments. The documentation is in README.md and in the folder ``docs`` of this package.
+all arguments. The documentation is in README.md and in the folder ``docs`` of this package;
+``%xpander help WORDS`` finds the page that answers a question.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from xpander_magics.safety import MASK, shown_url
 
 VIEWS = ("auto", "text", "markdown", "json", "table", "none")
 ON_INTERRUPT = ("stop", "detach")
+HELP = ("-h", "--help")
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,7 @@ def parse_cell(line: str) -> Options:
     """
     words = split(line)
     parser = cell_parser()
+    _refuse_one_hyphen(parser, words)
     given, rest = parser.parse_known_args(words)
     target = words_left(parser, rest, most=1)
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in vars(given).items()}
@@ -262,6 +264,18 @@ def split(line: str) -> list[str]:
         ) from None
 
 
+def _refuse_one_hyphen(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
+    """Says no to ``-model``, which would be read as ``-m odel``."""
+    for word in words:
+        option = f"-{word.partition('=')[0]}"
+        if word.startswith("-") and option in _options_of(parser):
+            raise ConfigError(f"There is no option {option[1:]!r}. Did you mean {option}?")
+
+
+def _options_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings]
+
+
 def _commas(item: str) -> list[str]:
     """The values that commas part; a template is left whole."""
     return [item] if is_template(item) else [part for part in item.split(",") if part.strip()]
@@ -274,14 +288,16 @@ def is_template(value: Any) -> bool:
 
 def words_left(parser: argparse.ArgumentParser, rest: Sequence[str], *, most: int) -> list[str]:
     for word in rest:
+        if word in HELP:
+            raise ConfigError(_where_told(parser))
         if word.startswith("-") and word != "-":
             option = word.partition("=")[0]
-            known = [o for action in parser._actions for o in action.option_strings]
+            known = _options_of(parser)
             hint = did_you_mean(option, known, otherwise=_where_told(parser))
             raise ConfigError(f"There is no option {option!r}. {hint}")
     if len(rest) > most:
         what = "no further words" if most == 0 else f"at most {most} word{'s' * (most > 1)} besides its options"
-        hint = " Put a value with spaces into quotes." if most else ""
+        hint = " Put a value with spaces into quotes, and no space after a comma." if most else ""
         raise ConfigError(f"{parser.prog} takes {what}, not {shlex.join(rest).rstrip('.')}.{hint}")
     return list(rest)
 

@@ -7,8 +7,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from xpander_magics.cell import Options, Parser, option_of, parse_cell, split, whole, words_left
-from xpander_magics.errors import ConfigError, did_you_mean
+from xpander_magics.cell import HELP, Options, Parser, option_of, parse_cell, split, whole, words_left
+from xpander_magics.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,11 @@ def parse_command(line: str) -> Command:
         ConfigError: an unknown command (with the nearest), or arguments that it doesn't take.
     """
     name, rest = (*line.split(None, 1), "", "")[:2]
-    name = name or "help"
+    name = "help" if name in HELP else name or "help"
     if name not in COMMAND_NAMES:
         raise _no_command(name)
+    if rest.strip() in HELP:
+        return Command("help", words=(name,))
     if name == "login" and rest.strip():
         raise ConfigError(
             "%xpander login takes nothing: it asks for the key. One that was typed into a cell stays in the notebook "
@@ -205,8 +207,12 @@ def parse_command(line: str) -> Command:
 
 
 def _no_command(name: str) -> ConfigError:
-    hint = did_you_mean(name, COMMAND_NAMES, otherwise="%xpander help lists them.")
-    return ConfigError(f"There is no command {name!r}. {hint}")
+    told = f"There is no command {name!r}."
+    if near := nearest(name, COMMAND_NAMES, most=1, alike=0.7):
+        return ConfigError(f"{told} Did you mean {near[0]}?")
+    # It may as well be a target's name: a percent sign is soon forgotten.
+    hint = "" if name.startswith("-") else f"\nTwo percent signs send a prompt: %%xpander {name}, and the prompt below."
+    return ConfigError(f"{told} %xpander help lists them.{hint}")
 
 
 _WORDS = (

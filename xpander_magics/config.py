@@ -6,9 +6,11 @@ keyring, in that order. It is kept in a ``Key``, whose every text is a mask.
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,11 +128,28 @@ def key_from(base_url: str, option: str | None = None) -> Key:
     if not value:
         raise AuthError(
             "There is no API key. Set XPANDER_API_KEY before the kernel starts, or run %xpander login.\n"
-            "To try it without a key: %xpander local"
+            "To try it without a key: %xpander local in a notebook, python -m xpander_magics demo in a terminal."
         )
     if not value.isascii() or not value.isprintable() or " " in value:
         raise AuthError(f"The API key ({source}) holds characters that no key has. Was something else pasted?")
     return Key(value, source)
+
+
+def asked_key() -> str:
+    """The key that is typed, without echo.
+
+    Raises:
+        ConfigError: nobody can be asked, or not without an echo; or nothing was typed.
+    """
+    try:
+        with warnings.catch_warnings():  # where it would be seen, getpass only warns
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            key = Secret(getpass.getpass("xpander.ai API key: ").strip())
+    except (EOFError, NotImplementedError, OSError, getpass.GetPassWarning):  # no answer, no front end, no terminal
+        raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
+    if not key:
+        raise ConfigError("No key was given; nothing has changed. To try without one: %xpander local")
+    return key
 
 
 def has_environment_key() -> bool:

@@ -40,8 +40,10 @@ def demo() -> pd.DataFrame:
         XpanderError: a part of the way is missing; says which.
     """
     from xpander_magics.analysis.comparison import compare
+    from xpander_magics.local import require
     from xpander_magics.local.models import ensure
 
+    require("fastapi", "uvicorn", "httpx", "yaml", "tqdm", "xllamacpp")
     for model in MODELS:
         ensure(model.partition("/")[2])
     session = Session()
@@ -81,5 +83,5 @@ def _show(frame: pd.DataFrame, compared: Comparison) -> None:
         print(compared)
     print(
         "\nThe runs are kept: xpander_magics.runs(experiment='demo') reads them again.\n"
-        "To go on in a notebook:  pip install jupyterlab  and then  jupyter lab notebooks/quickstart.ipynb"
+        "To go on in a notebook:  python -m pip install jupyterlab  and then  jupyter lab notebooks/quickstart.ipynb"
     )

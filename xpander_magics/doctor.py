@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Callable
 
-from xpander_magics import config
+from xpander_magics import config, extras
 from xpander_magics.errors import AuthError, XpanderError
 from xpander_magics.session import Session
 
 _NEEDED = ("anywidget", "ipython", "ipywidgets", "jinja2", "pandas", "requests", "sqlalchemy")
-_EXTRAS = {
-    "local": ("fastapi", "uvicorn", "httpx", "pyyaml", "tqdm", "xllamacpp"),
-    "keyring": ("keyring",),
-    "lab": ("jupyterlab",),
-    "postgres": ("psycopg",),
-    "stats": ("statsmodels",),
-}
-
-
 _CLOCKS_APART = 60.0  # seconds
 
 
@@ -28,22 +18,16 @@ def doctor(write: Callable[[str], object] = print) -> bool:
     """Writes a line for each thing looked at; False when one that is needed doesn't work."""
     session = Session()
     write(f"ok   Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    write(f"ok   xpander-magics {_version('xpander-magics')}: " + ", ".join(f"{n} {_version(n)}" for n in _NEEDED))
-    for extra, names in _EXTRAS.items():
-        missing = [name for name in names if _version(name) is None]
-        lacks = f"lacks {', '.join(missing)}: pip install 'xpander-magics[{extra}]'"
-        write(f"{'--' if missing else 'ok':4} extra [{extra}]{f' {lacks}' if missing else ''}")
+    versions = [f"{name} {extras.version_of(name)}" for name in ("xpander-magics", *_NEEDED)]
+    write(f"ok   {versions[0]}: {', '.join(versions[1:])}")
+    for extra in extras.names():
+        lacks = extras.lacking(extra)
+        how = f": {extras.install(lacks)}" if lacks else ""
+        write(f"{'--' if lacks else 'ok':4} extra [{extra}]{how}")
     try:
         return all([_service(session, write), _store(session, write), _weights(write)])
     finally:
         session.close()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _service(session: Session, write: Callable[[str], object]) -> bool:
@@ -56,11 +40,11 @@ def _service(session: Session, write: Callable[[str], object]) -> bool:
             write(f"!!   clock: this computer's {told}")
             return False
     except AuthError as error:
-        missing = not error.status_code
-        write(f"{'--' if missing else '!!'}   service {config.base_url_from()}: {_first(error)}")
-        return missing
+        none = not error.status_code
+        _problem(write, f"service {config.base_url_from()}: " if none else "", error, "--" if none else "!!")
+        return none
     except XpanderError as error:
-        write(f"!!   service: {_first(error)}")
+        _problem(write, "service: ", error)
         return False
     return True
 
@@ -69,7 +53,7 @@ def _store(session: Session, write: Callable[[str], object]) -> bool:
     try:
         newest = session.store.select(limit=1)
     except XpanderError as error:
-        write(f"!!   runs: {error}")
+        _problem(write, "runs: ", error)
         return False
     write(f"ok   runs: {session.store.location}, {'newest ' + newest[0].run_id[:8] if newest else 'none yet'}")
     return True
@@ -85,10 +69,13 @@ def _weights(write: Callable[[str], object]) -> bool:
             there = cached(model) is not None
             write(f"{'ok' if there else '--':4} weights {model}{'' if there else ': fetched on first use'}")
     except XpanderError as error:
-        write(f"!!   weights: {_first(error)}")
+        _problem(write, "weights: ", error)
         return False
     return True
 
 
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _problem(write: Callable[[str], object], what: str, error: Exception, mark: str = "!!") -> None:
+    first, *further = str(error).splitlines()
+    write(f"{mark}   {what}{first}")
+    for line in further:
+        write(f"     {line}")

@@ -182,7 +182,7 @@ class NotFoundError(ServiceError):
 
 
 class InvalidRequestError(ServiceError):
-    """The service refuses the request as it is: HTTP 400, 409, 422."""
+    """The service refuses the request as it is: HTTP 400, 409, 422 and the like."""
 
 
 class RateLimitError(ServiceError):
@@ -211,10 +211,10 @@ class Interrupted(_ShownBriefly, KeyboardInterrupt):
     run: Run | None = None
 
 
-def nearest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], *, most: int = 3, alike: float = 0.5) -> list[str]:
     """The known names that look most like ``name``, best first, whatever their case."""
     by_lower = {k.lower(): k for k in known}
-    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.5)]
+    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=alike)]
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:

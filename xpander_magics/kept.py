@@ -72,11 +72,14 @@ class Kept:
             kept = sweeps.find(ref, None)
         except errors.NotFoundError:
             if held is not None:
-                told = f"There is no sweep {ref!r}, and the variable is a {type(held).__name__}. This takes Runs."
+                told = f"There is no sweep {ref!r}, and the variable is of type {type(held).__name__}. This takes Runs."
                 raise errors.NotFoundError(told) from None
             names = [name for name, value in self._variables.items() if isinstance(value, Runs)]
             if near := errors.did_you_mean(ref or "", names):
                 raise errors.NotFoundError(f"There is no sweep or variable {ref!r}. {near}") from None
+            if ref is not None:
+                told = f"There is no sweep {ref!r}, and no variable. A cell binds it by -o NAME; see %xpander runs."
+                raise errors.NotFoundError(told) from None
             raise
         ids = {number: state.run_id for number, state in newest_of(sweeps.states(kept.sweep_id)).items()}
         places = {number: Entry(number, run_id) for number, run_id in ids.items()}

@@ -305,9 +305,13 @@ class Run:
         return run_bundle(self)
 
 
+LOST = ("failed", "error", "stopped", "unknown")
+"""The statuses of runs that ended without an answer."""
+
+
 def has_failed(run: Run | State) -> bool:
     """Whether a run ended without an answer that can be used."""
-    return run.status in ("failed", "error", "stopped", "unknown") or run.error_type is not None
+    return run.status in LOST or run.error_type is not None
 
 
 def without_secret_fields(fields: dict[str, Any]) -> dict[str, Any]:

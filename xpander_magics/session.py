@@ -14,7 +14,6 @@ from xpander_magics import config
 from xpander_magics.cell import Options
 from xpander_magics.config import Settings
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, ServiceError
-from xpander_magics.results import Run
 from xpander_magics.safety import Redactor, secret_variables, secrets_of_url
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from xpander_magics.outcomes import Runs
     from xpander_magics.plans.grid import Grid
     from xpander_magics.plans.plan import Plan
+    from xpander_magics.results import Run
     from xpander_magics.sending.engine import Engine
     from xpander_magics.sending.execution import Listener
     from xpander_magics.sending.sweeps import Sweeps, Watch
@@ -346,6 +346,8 @@ class Session:
         Raises:
             NotFoundError, ConfigError: there is none, or several.
         """
+        from xpander_magics.results import Run
+
         held = (variables or {}).get(ref)
         run = held if isinstance(held, Run) else self.store.find(ref)
         run.session = run.session or self

@@ -34,7 +34,7 @@ print(begun - start, loaded - start)
 
 def one_start(python: str, extension: str, folder: str, environment: Mapping[str, str]) -> tuple[float, float]:
     """Milliseconds of IPython's start, and of that with the extension's loading."""
-    own = {"IPYTHONDIR": folder, "PYTHONPYCACHEPREFIX": folder, **environment}
+    own = {"IPYTHONDIR": folder, **environment}
     everything = {**os.environ, **own}
     everything.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its .pyc files
     command = [python, "-c", START.format(extension=extension)]

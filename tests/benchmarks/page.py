@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,7 +47,7 @@ class Sizes:
         frames: rounds of frames.
     """
 
-    starts: int = 15
+    starts: int = 11
     cells: int = 200
     calls: int = 400
     jobs: int = 20
@@ -309,6 +310,25 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
+def installed(tools: Mapping[str, Tool]) -> tuple[dict[str, str], dict[str, str]]:
+    """The tools' versions, once they are there; and why those aren't that can't be had."""
+    began = time.monotonic()
+    versions, missing = {}, {}
+    with ThreadPoolExecutor(2) as threads:
+        installing = {name: threads.submit(tool.install) for name, tool in tools.items()}
+    for name, tool in tools.items():
+        try:
+            installing[name].result()
+            versions[name] = tool.version()
+        except Unusable as why:
+            if name == US:
+                raise SystemExit(str(why)) from None
+            versions[name] = missing[name] = "could not be installed here"
+            print(f"{name}: {why}", file=sys.stderr)
+    print(f"installed ({time.monotonic() - began:.0f} s): {versions}", file=sys.stderr, flush=True)
+    return versions, missing
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -328,19 +348,7 @@ def main() -> None:
             JUPYTER_AI_: InPython(kept / "jupyter-ai", requirements=JUPYTER_AI),
             JUPYSQL_: InPython(kept / "jupysql", quiet, JUPYSQL),
         }
-        versions, missing = {}, {}
-        for name, tool in tools.items():
-            began = time.monotonic()
-            try:
-                tool.install()
-                versions[name] = tool.version()
-            except Unusable as why:
-                if name == US:
-                    raise SystemExit(str(why)) from None
-                missing[name] = "it could not be installed here"
-                versions[name] = "could not be installed here"
-                print(f"{name} is left out: {why}", file=sys.stderr)
-            print(f"{name} {versions[name]} ({time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+        versions, missing = installed(tools)
         parts = []
         for number, work in enumerate(WORKS):
             began = time.monotonic()

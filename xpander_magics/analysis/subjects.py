@@ -10,7 +10,7 @@ from xpander_magics.asked import SETTINGS, asked_of
 from xpander_magics.contract import WAITING
 from xpander_magics.errors import ConfigError
 from xpander_magics.outcomes import HELD, Runs
-from xpander_magics.results import Run
+from xpander_magics.results import LOST, Run
 from xpander_magics.scoring.keeping import runs_in
 from xpander_magics.store.frames import frame_of
 from xpander_magics.store.sweeps import VERDICTS
@@ -179,5 +179,5 @@ def ended(subject: Subject) -> tuple[Subject, Gone]:
 
 def has_failed(frame: pd.DataFrame) -> NDArray[np.bool_]:
     """Of each row whether it ended without an answer that can be used, as ``results.has_failed`` has it."""
-    lost = frame["status"].isin(("failed", "error", "stopped", "unknown"))
+    lost = frame["status"].isin(LOST)
     return (lost | frame["error_type"].notna()).to_numpy(dtype="bool")

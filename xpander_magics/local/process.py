@@ -93,8 +93,8 @@ def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"Port {port} on {host} can't be used: {reason}. Port 0 takes a free one.") from None
+        reason = str(error.strerror if isinstance(error, OSError) else error).rstrip(".")
+        raise ConfigError(f"Port {port} on {host} can't be used: {reason}. Without --port it is a free one.") from None
     return listener
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from xpander_magics.kept import Kept
 from xpander_magics.magics.analyses import Analyses
 from xpander_magics.magics.pages import Page, listed, page_about
 from xpander_magics.outcomes import Runs
-from xpander_magics.safety import Secret, plain
+from xpander_magics.safety import plain
 from xpander_magics.service.targets import KINDS
 from xpander_magics.session import Session
 
@@ -163,13 +162,9 @@ class Actions:
 
     def do_login(self, command: Command) -> None:
         try:
-            key = Secret(getpass.getpass("xpander.ai API key: ").strip())
-        except (EOFError, NotImplementedError, OSError):  # no answer, no one at the front end, no terminal
-            raise ConfigError("Nobody can be asked for the key here. Set XPANDER_API_KEY before it starts.") from None
+            key = config.asked_key()
         except KeyboardInterrupt:
             raise errors.Interrupted("No key was given; nothing has changed.") from None
-        if not key:
-            raise ConfigError("No key was given; nothing has changed. To try without one: %xpander local")
         url, kept, untried = self.session.log_in(key)
         if untried is not None:
             self._write(f"The key could not be tried: {untried}\n")

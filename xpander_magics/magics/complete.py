@@ -14,6 +14,7 @@ from typing import Any
 from xpander_magics import cell, contract
 from xpander_magics.commands import COMMAND_NAMES, command_parser, most_words
 from xpander_magics.errors import XpanderError
+from xpander_magics.magics.pages import pages
 from xpander_magics.outcomes import Runs
 from xpander_magics.results import Run
 from xpander_magics.scoring.scorers import SCORERS
@@ -108,7 +109,7 @@ class Completer:
         if words[0] == "use":
             return [*self._in_cell_line(words[1:], word), "--clear"]
         if words[0] == "help":
-            return COMMAND_NAMES
+            return [*COMMAND_NAMES, *(page.name for page in pages())]
         if words[0] == "models":
             return self._listed(Directory.provider_ids)
         if words[0] not in COMMAND_NAMES:

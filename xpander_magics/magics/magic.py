@@ -19,6 +19,7 @@ from xpander_magics import cell, errors
 from xpander_magics.commands import command_help, parse_command
 from xpander_magics.config import Settings
 from xpander_magics.errors import ConfigError, XpanderError
+from xpander_magics.magics.firstline import check_first_line
 from xpander_magics.safety import Address, plain
 from xpander_magics.session import Session, default_session
 
@@ -190,6 +191,7 @@ def load(ipython: InteractiveShell) -> None:
     _forget(ipython)
     ipython.register_magics(XpanderMagics(ipython, default_session()))
     ipython.Completer.custom_matchers.append(_matcher(ipython.user_ns))
+    ipython.input_transformers_cleanup.append(check_first_line)
     for kind in _FRAMES:
         if _text_formatter(ipython).for_type_by_name(*kind) is None:
             _text_formatter(ipython).for_type_by_name(*kind, _shown_plainly)
@@ -245,6 +247,8 @@ def _forget(ipython: InteractiveShell) -> None:
     configurables[:] = [c for c in configurables if not isinstance(c, XpanderMagics)]
     matchers = ipython.Completer.custom_matchers
     matchers[:] = [m for m in matchers if not hasattr(m, "xpander_completer")]
+    transformers = ipython.input_transformers_cleanup
+    transformers[:] = [t for t in transformers if t is not check_first_line]
     for module, name in _FRAMES:
         if _text_formatter(ipython).for_type_by_name(module, name) is _shown_plainly:
             _text_formatter(ipython).pop(f"{module}.{name}", None)

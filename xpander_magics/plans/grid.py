@@ -378,7 +378,7 @@ def rows_of(over: Any, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = list(over)
     else:
         raise ConfigError(
-            f"--over takes a DataFrame, a list of dicts or a dict of lists; {name} is of type {type(over).__name__}."
+            f"--over takes a DataFrame, [{{'a': 1}}, ...] or {{'a': [1, 2]}}; {name} is of type {type(over).__name__}."
         )
     if not rows:
         raise ConfigError(f"--over: {name} has no rows, so there is nothing to send.")

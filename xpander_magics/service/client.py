@@ -174,8 +174,7 @@ class Client(Resources):
             target, text, version, timeout, fields: as for ``invoke``.
 
         Returns:
-            An iterator of events with ``type``, ``task_id``, ``time``, ``data`` and ``raw``. Closing it
-            leaves the task running.
+            An iterator of events with ``type``, ``task_id``, ``time``, ``data`` and ``raw``.
 
         Raises:
             ConfigError, NotFoundError, InvalidRequestError: as ``invoke``, at once.

@@ -67,7 +67,8 @@ def _never_sent(error: requests.RequestException) -> bool:
         return True
     cause: Any = error.args[0] if error.args else None
     if isinstance(cause, urllib3.exceptions.ReadTimeoutError):  # a proxy's silence before there is a way through it
-        return cause.pool.proxy is not None and cause.url == cause.pool.proxy.url
+        proxy = getattr(cause.pool, "proxy", None)
+        return proxy is not None and cause.url == proxy.url
     cause = getattr(cause, "reason", cause)
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 

@@ -1,4 +1,4 @@
-"""HTTP to the service: pooled connections, time limits, retries, errors. With ``failures`` and ``bodies`` the one user of requests.
+"""HTTP to the service: pooled connections, time limits, retries, errors. One of three users of requests.
 
 What is sent again, and what never is:
 

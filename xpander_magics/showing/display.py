@@ -71,10 +71,10 @@ def as_text(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str
     Args:
         shown: what is left out, because it is shown beside this.
     """
-    answer = "" if _told_by_error(run) else _answer_text(run, view)
-    streamed = _streamed(run)
-    if streamed and streamed not in shown:
-        answer = f"{plain(streamed)}\n{answer}"
+    answer = "" if told_by_error(run) else _answer_text(run, view)
+    begun = streamed(run)
+    if begun and begun not in shown:
+        answer = f"{plain(begun)}\n{answer}"
     notes = [plain(note) for note in _notes(run, shown) if plain(note) not in answer]
     return "\n".join(part for part in (answer, *notes, facts(run)) if part)
 
@@ -90,12 +90,12 @@ def _notes(run: Run, shown: Collection[str] = ()) -> list[str]:
     return [note for note in (waiting_for(run), run.error) if note and note not in shown]
 
 
-def _streamed(run: Run) -> str:
+def streamed(run: Run) -> str:
     """What a task had written before it failed."""
     return str(run.metadata.get(STREAMED) or "")
 
 
-def _told_by_error(run: Run) -> bool:
+def told_by_error(run: Run) -> bool:
     """Whether the error says the whole answer: a failed task's result is why it failed."""
     said = (run.result or "").strip()
     return bool(said) and run.status != "completed" and said in (run.error or "")
@@ -103,9 +103,9 @@ def _told_by_error(run: Run) -> bool:
 
 def as_html(run: Run, view: str = "auto", *, shown: Collection[str] = ()) -> str:
     """A run for a notebook, as safe HTML; ``shown`` is left out."""
-    parts = ["" if _told_by_error(run) else answer_html(run, view), _steps_html(run.events)]
-    if _streamed(run):
-        parts.insert(0, f'<div class="{AS_IT_IS}" style="{_PRE}">{escape(_streamed(run))}</div>')
+    parts = ["" if told_by_error(run) else answer_html(run, view), _steps_html(run.events)]
+    if streamed(run):
+        parts.insert(0, f'<div class="{AS_IT_IS}" style="{_PRE}">{escape(streamed(run))}</div>')
     for note in _notes(run, shown):
         parts.append(f'<div class="{AS_IT_IS}" role="status" style="{_PRE}"><strong>{escape(note)}</strong></div>')
     parts.append(f'<div class="{AS_IT_IS}" style="{FOOT}">{escape(facts(run))}</div>')

@@ -16,9 +16,9 @@ from xpander_magics.analysis.diffs.steps import steps
 from xpander_magics.errors import XpanderError
 from xpander_magics.matrix import EQUAL, ERROR, FAILURE, Matrix, matrix_of
 from xpander_magics.outcomes import Runs
-from xpander_magics.results import STREAMED, Run
+from xpander_magics.results import Run
 from xpander_magics.safety import as_shown, plain
-from xpander_magics.showing.display import facts, waiting_for
+from xpander_magics.showing.display import facts, streamed, told_by_error, waiting_for
 from xpander_magics.showing.markup import safe_html
 from xpander_magics.showing.tables import runs_bundle
 from xpander_magics.widgets.front import FrontEnd, source
@@ -185,9 +185,7 @@ def _annotations(run: Run) -> dict[str, Any]:
 
 def opened(run: Run) -> dict[str, Any]:
     """All that is shown of a run: texts harmless for a terminal, its answer as safe HTML or as a tree of JSON."""
-    result = run.result or ""
-    if run.status != "completed" and result.strip() in (run.error or ""):
-        result = ""  # a failed task's result is why it failed, which the error says
+    result = "" if told_by_error(run) else run.result or ""
     as_markdown = run.output is None and run.request.get("output_format") != "text" and len(result) <= _SHOWN
     text = plain(result)
     return {
@@ -198,7 +196,7 @@ def opened(run: Run) -> dict[str, Any]:
         "text": text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…\n({len(text):,} characters; the run has them all.)",
         "html": safe_html(result) if as_markdown else None,
         "tree": None if run.output is None else tree(run.output),
-        "streamed": plain(str(run.metadata.get(STREAMED) or ""))[:_SHOWN],
+        "streamed": plain(streamed(run))[:_SHOWN],
         "steps": steps(run.events),
         "tools": [plain(as_shown(tool)) for tool in run.tools_used],
         **_annotations(run),

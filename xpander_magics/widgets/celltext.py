@@ -85,15 +85,15 @@ def later_cells(defaults: Options) -> str:
     return f"Defaults of later cells: {chosen}"
 
 
-def standing_in(defaults: Options, targets: list[str] | None, cell: str, last: str, redact: Redactor) -> dict[str, Any]:
+def standing_in(defaults: Options, targets: list[str] | str, cell: str, last: str, redact: Redactor) -> dict[str, Any]:
     """What a panel shows, as ``text/plain`` and safe ``text/html``.
 
     Args:
-        targets: the agents and workflows that can be chosen; None where they aren't listed yet.
+        targets: the agents and workflows that can be chosen, or why they aren't listed.
         cell: the cell that does the same.
         last: the last runs, as safe HTML.
     """
-    listed = "not listed yet" if targets is None else ", ".join(targets) or "none"
+    listed = targets if isinstance(targets, str) else ", ".join(targets) or "none"
     told = [
         "xpander panel: choose a target, a model and an effort, write a prompt, run it.",
         later_cells(defaults),

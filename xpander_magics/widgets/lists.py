@@ -41,6 +41,14 @@ class Lists:
         """Whether all that was asked for is there."""
         return not self._loading and not self._failures
 
+    @property
+    def problem(self) -> str:
+        """What can't be listed, and why: each reason once. Empty where all is well."""
+        whats: dict[str, list[str]] = {}
+        for what, why in list(self._failures.items()):
+            whats.setdefault(why, []).append(what)
+        return " ".join(f"The {' and '.join(several)} can't be listed: {why}" for why, several in whats.items())
+
     def load(self) -> None:
         """Asks for all of them."""
         self._controls.forget_lists()
@@ -99,7 +107,7 @@ class Lists:
         in_background(work, "xpander-panel")
 
     def _show(self) -> None:
-        told = [f"The {what} can't be listed: {why}" for what, why in self._failures.items()]
+        told = [self.problem] if self._failures else []
         told += [f"Loading {' and '.join(self._loading)} …"] if self._loading else []
         told += ["Names can be typed."] if told else []
         kind = "xp-problem" if self._failures else "xp-about"

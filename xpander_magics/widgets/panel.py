@@ -292,7 +292,8 @@ class Panel(w.VBox):  # type: ignore[misc]
     def static(self) -> dict[str, Any]:
         """What is chosen, and what was run, as ``text/plain`` and safe ``text/html``."""
         choices = self._controls.target.choices
-        targets = None if choices is None else [choice.value for choice in choices if choice.refused is None]
+        unlisted = self._lists.problem or "not listed yet"
+        targets = unlisted if choices is None else [choice.value for choice in choices if choice.refused is None]
         same = self._copy.text or self._copy.problem
         facts = standing_in(self.session.defaults, targets, same, self._last.value, self._redact())
         return {**facts, **self._carried}
@@ -303,6 +304,7 @@ class Panel(w.VBox):  # type: ignore[misc]
             self._copy.display(self.model_id, self.static())
         else:
             print(self.static()["text/plain"])
+            print("\nIts controls need a notebook. %xpander use chooses the same here.")
 
 
 def _close_parts(widget: w.Widget) -> None:

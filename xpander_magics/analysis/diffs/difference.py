@@ -21,8 +21,6 @@ from xpander_magics.store.columns import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    Compared = Run | str | pd.Series[Any]
-
 
 class Fact(NamedTuple):
     """An outcome of both runs; the difference of numbers, the second less the first."""
@@ -99,7 +97,7 @@ class Diff:
         return {"text/plain": as_text(self), "text/html": as_html(self)}
 
 
-def diff(a: Compared, b: Compared) -> Diff:
+def diff(a: Run | str | pd.Series[Any], b: Run | str | pd.Series[Any]) -> Diff:
     """What differs between two runs: answers and prompts by words, settings, outcome, and steps.
 
     A word is what stands between white space, as on the board; JSON answers are compared by value.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from xpander_magics.contract import Event
+from xpander_magics.contract import ENDED, Event
 from xpander_magics.safety import as_shown, plain
 
 _LONGEST = 4_000
@@ -56,7 +56,7 @@ def _succeeded(data: dict[str, Any]) -> bool | None:
     if isinstance(told, bool):
         return told
     status = data.get("status")
-    return status == "completed" if status in ("completed", "failed", "error", "stopped") else None
+    return status == "completed" if status in (*ENDED,) else None
 
 
 def _step_name(event: Event, data: dict[str, Any]) -> str:
