@@ -77,7 +77,7 @@ def test_a_page_that_is_ready_gets_all_by_columns(swept: tuple[Kernel, Front, St
     assert [one["failures"] for one in data["configurations"]] == [0, 4]
     assert data["names"] == ["text", "p"]
     assert (data["input"], data["configuration"]) == ([0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1] * 2)
-    assert data["answer"] == [0, 0, 1, 1, 2, 2, 1, 1]
+    assert data["answer"] == [0, 0, 1, 1, 2, 2, 3, 3]
     again = swept[1].ask(kind="ready", to="another page")
     assert (again["to"], again["data"]) == ("another page", data)
 

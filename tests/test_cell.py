@@ -223,7 +223,8 @@ def test_commands(line: str, command: Command) -> None:
     ("line", "says"),
     [
         ("sttaus", "There is no command 'sttaus'. Did you mean status"),
-        ("zzz", "There is no command 'zzz'. %xpander help lists them."),
+        ("zzz", "%xpander help lists them.\nTwo percent signs send a prompt: %%xpander zzz, and the prompt below."),
+        ("-x", "There is no command '-x'. %xpander help lists them."),
         ("status now", "%xpander status takes no further words, not now."),
         ("models a b", "at most 1 word"),
         ("runs --last 0", "'0' is no whole number above 0"),

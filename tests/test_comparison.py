@@ -805,7 +805,7 @@ print("can't tell" in text_of(found))
     assert ended.stdout.splitlines() == [
         "True True [60, 60]",
         "True True 30 can't tell True",
-        "Intervals and p-values need scipy and statsmodels (the extra [stats])",
+        "Intervals and p-values need the extra [stats]",
         "True",
     ]
 

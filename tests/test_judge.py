@@ -383,7 +383,7 @@ def test_the_command_scores_with_a_judge_and_compares_pairs(
     with pytest.raises(ConfigError, match="nothing to judge"):  # both efforts answer the same
         outcome.raise_error()
     for options in ("--pairs", "--pairs --dry-run", "--dry-run"):
-        with pytest.raises(ConfigError, match="No run has a variable 'labl'. Did you mean label?"):
+        with pytest.raises(ConfigError, match=r"No run has a variable 'labl'\. Did you mean label\?"):
             shell.run_cell(f"%xpander score answers strict {options} --expected labl").raise_error()
     for options in ("exact --pairs", "strict exact --pairs --dry-run"):
         with pytest.raises(ConfigError, match="--pairs takes one judge"):

@@ -244,6 +244,10 @@ def test_completion_in_a_kernel(kernel: Kernel) -> None:
 def test_help_in_a_kernel(kernel: Kernel) -> None:
     reply, _ = kernel.run("%%xpander?")
     assert "usage: %%xpander [TARGET] [options]" in reply["payload"][0]["data"]["text/plain"]
+    _, outputs = kernel.run("%xpander help why is a run unknown")
+    shown = next(out["content"]["data"] for out in outputs if out["msg_type"] == "execute_result")
+    assert shown["text/html"].startswith("<h1>Why is a run <code>unknown</code>?</h1>")
+    assert not any(out["msg_type"] == "stream" for out in outputs)
 
 
 def test_html_of_a_hostile_notebook_holds_no_script(connected: LocalServer, tmp_path: Path) -> None:

@@ -208,6 +208,14 @@ def test_a_cell_differs_by_any_of_its_repeats() -> None:
 # ---- what is counted
 
 
+def test_each_failure_has_its_own_reason() -> None:
+    """Guards against the first reason in the rows of all; repeats of one input have one."""
+    why = {"status": "failed", "error_type": "TaskFailed"}
+    runs = [run(prompt=p, variables={"p": p}, error=f"{p}, {n}", **why) for p in ("one", "two") for n in (1, 2)]
+    matrix = matrix_of(runs)
+    assert [answers_of(matrix, number, 0) for number in (0, 1)] == [[("one, 1", 2)], [("two, 1", 2)]]
+
+
 def test_failures_and_errors() -> None:
     runs = [
         *(run("x"), run("x", scores={"exact": 0.0, "other": 1.0}), run("x", scores={"graded": 0.5})),

@@ -506,7 +506,7 @@ except ConfigError as error:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     said = ended.stdout.splitlines()
     assert said[:2] == ["6 True", "True"]
-    needed = "Intervals and strengths need scipy and statsmodels (the extra [stats]): python -m pip install 'scipy"
+    needed = "Intervals and strengths need the extra [stats]: python -m pip install 'scipy"
     assert said[2].startswith(needed)
 
 

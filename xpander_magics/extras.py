@@ -13,7 +13,7 @@ import sys
 
 _DISTRIBUTION = "xpander-magics"
 _FOR_DEVELOPERS = "test"
-_MOST_NAMED = 2
+_IN_ONE_LINE = 90
 
 
 def names() -> list[str]:
@@ -45,9 +45,9 @@ def missing(beginning: str, extra: str) -> str:
         beginning: the sentence up to what is needed, such as ``Plots need``.
     """
     wanted = lacking(extra) or _needed(extra)  # installed, and yet it can't be imported: again, then
-    if not 0 < len(wanted) <= _MOST_NAMED:
-        return f"{beginning} the extra [{extra}]:\n{install(wanted or [f'.[{extra}]'])}"
-    return f"{beginning} {' and '.join(map(_name, wanted))} (the extra [{extra}]): {install(wanted)}"
+    command = install(wanted or [f".[{extra}]"])
+    between = " " if len(command) < _IN_ONE_LINE else "\n"
+    return f"{beginning} the extra [{extra}]:{between}{command}"
 
 
 def install(requirements: list[str]) -> str:

@@ -228,7 +228,7 @@ def matrix_of(runs: Iterable[Run]) -> Matrix:
         one = asked_of(run, same)
         variables.setdefault(one.variables, run.variables)
         which.append(asked.setdefault(one, len(asked)))
-        outcomes.append(_outcome(run, answers, texts))
+        outcomes.append(_outcome(run, which[-1], answers, texts))
     layout = laid_out(asked, variables)
     models = short_models(one.settings[0] for one in asked)
     configurations: dict[tuple[str | None, ...], int] = {}
@@ -253,12 +253,14 @@ def matrix_of(runs: Iterable[Run]) -> Matrix:
     return Matrix([SETTINGS[number] for number in layout.vary], list(configurations), names, kept, outcomes, texts)
 
 
-def _outcome(run: Run, answers: dict[tuple[str, str], int], texts: list[str]) -> Outcome:
-    """What became of a run; its answer gets a number, the one that an equal answer has."""
+def _outcome(run: Run, asked: int, answers: dict[tuple[str, str], int], texts: list[str]) -> Outcome:
+    """What became of a run; equal answers have one number, and so have a failure and its repeats."""
     status = f"{run.status}: {run.error_type}" if run.status == "completed" and run.error_type else run.status
     answer = NO_ANSWER
     if run.status != "planned" and run.status not in WAITING:
-        key = status, compared(run.result, run.output) if run.status == "completed" else run.error_type or ""
+        # Each failure has its own reason: those of other inputs aren't shown in its place.
+        why = f"{asked} {run.error_type or ''}"
+        key = status, compared(run.result, run.output) if run.status == "completed" else why
         answer = answers.setdefault(key, len(texts))
         if answer == len(texts):
             texts.append(plain(answer_of(run)))

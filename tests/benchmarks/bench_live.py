@@ -138,7 +138,9 @@ def main() -> None:
             (asks, floor), part = (figures[name] for name in (PAGE, EACH)), f"a live view of {chunks:,} chunks"
             (count, size, _), (floors_count, floors_size, _) = asks, floor
             in_all = Figure(f"{part}: bytes", [size / 1e6], [floors_size / 1e6], unit="MB", aim=Aim("own", AIM_MB))
-            messages = Figure(f"{part}: messages", [count], [floors_count], unit="", aim=Aim("own", AIM_MESSAGES))
+            messages = Figure(
+                f"{part}: messages", [count], [floors_count], unit="messages", aim=Aim("own", AIM_MESSAGES)
+            )
             report([in_all, messages], as_json=True)
             return
         print(

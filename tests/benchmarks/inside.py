@@ -19,7 +19,7 @@ from reporting import in_turns
 
 PROMPT = "Classify ticket 1"
 QUERY = "SELECT * FROM runs"
-INSPECTED = 2_000
+INSPECTED = 1_000
 
 
 def shell_with(extension: str) -> Any:

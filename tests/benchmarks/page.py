@@ -11,12 +11,14 @@ Each figure is the median of rounds that take turns with those of the other tool
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -25,7 +27,7 @@ from pathlib import Path
 import bench_load
 from bench_sweep import KEY, Figures, ask, measured, server_process
 from peers import INSPECT, JUPYSQL, JUPYTER_AI, InPython, Inspect, Ours, Promptfoo, Tool, Unusable
-from reporting import Aim, Figure, figures_of, table
+from reporting import Figure, figures_of, table
 
 PAGE = Path(__file__).parent / "README.md"
 TOOLS = ("xpander_magics", "promptfoo", "Inspect", "jupyter-ai-magics", "JupySQL")
@@ -74,85 +76,78 @@ class Work:
 
     title: str
     about: str
-    measure: Callable[[Mapping[str, Tool], Sizes, Path], Sequence[Figure]]
+    measure: Callable[[dict[str, Tool], Sizes, Path], Sequence[Figure]]
     without: Mapping[str, str]
     of_tools: bool = True
 
 
-def loading(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
+def loading(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
     extensions = {US: "xpander_magics", JUPYTER_AI_: "jupyter_ai_magics", JUPYSQL_: "sql"}
-    starts = {
-        name: bench_load.Starts(
-            name, str(tool.python), extensions[name], tool.environment, aims_of(name, bench_load.AIM)
-        )
-        for name, tool in tools.items()
-        if isinstance(tool, InPython)
-    }
+    starts = {}
+    for name, tool in list(tools.items()):
+        assert isinstance(tool, InPython)
+        with leaving_out(name, tools):
+            aim = bench_load.AIM if name == US else None
+            starts[name] = bench_load.Starts(name, str(tool.python), extensions[name], tool.environment, aim)
     for _ in range(sizes.starts):
         for one in starts.values():
             one.again()
     return [one.figure() for one in starts.values()]
 
 
-def aims_of(name: str, aim: Aim) -> Aim | None:
-    """An aim is ours alone."""
-    return aim if name == US else None
-
-
-def cells(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
+def cells(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
     names = {US: "cell_of_ours", INSPECT_: "cell_of_inspect", JUPYTER_AI_: "cell_of_jupyter_ai"}
     names |= {JUPYSQL_: "cell_of_jupysql", PROMPTFOO_: "evaluate"}
     told: dict[str, dict[str, list[float]]] = {name: {"own": [], "floor": []} for name in tools}
     with server_process(0.0) as url:
         for turn in range(4):
-            for name, tool in tools.items():
+            for name, tool in list(tools.items()):
                 # A whole evaluation a call: a tenth of the rounds are enough, and take as long.
                 rounds = sizes.cells // (40 if name in (INSPECT_, PROMPTFOO_) else 4) + 1
                 work = made(folder / f"cells-{name}-{turn}")
                 ours = {"XPANDER_BASE_URL": url, "XPANDER_API_KEY": KEY, "XPANDER_STORE": f"sqlite:///{work}/runs.db"}
-                for kind, values in tool.inside(names[name], url, rounds, work, **ours).items():
-                    told[name][kind] += values
-    return [Figure(name, **values) for name, values in told.items()]
+                with leaving_out(name, tools):
+                    for kind, values in tool.inside(names[name], url, rounds, work, **ours).items():
+                        told[name][kind] += values
+    return [Figure(name, **told[name]) for name in tools]
 
 
-def sweeps(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
+def sweeps(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
     rounds: dict[str, list[tuple[Figures, Figures]]] = {name: [] for name in tools}
-    floors: list[Figures] = []
     python = own_python(tools)
     with server_process(0.5) as url:
         for number in range(sizes.sweeps + 1):
             floor = measured("floor", url, sizes.calls, sizes.jobs, "sync", None, python)
-            for name, tool in tools.items():
-                if isinstance(tool, (Inspect, Promptfoo)):
-                    work = made(folder / f"sweep-{name}")
-                    one = evaluated(tool, url, work, 1, sizes.jobs)
-                    told = evaluated(tool, url, work, sizes.calls, sizes.jobs)
-                    told["cpu"] = (told["cpu"] - one["cpu"]) / (sizes.calls - 1)
-                else:
-                    told = measured("ours", url, sizes.calls, sizes.jobs, "sync", None, python)
-                if number:  # the first makes what is made once: databases, compiled files
-                    rounds[name].append((told, floor))
-            floors.append(floor)
+            for name, tool in list(tools.items()):
+                with leaving_out(name, tools):
+                    if isinstance(tool, (Inspect, Promptfoo)):
+                        told = evaluated(tool, url, made(folder / name), sizes)
+                    else:
+                        told = measured("ours", url, sizes.calls, sizes.jobs, "sync", None, python)
+                    if number:  # the first makes what is made once: databases, compiled files
+                        rounds[name].append((told, floor))
     figures = []
     for what, key, unit, factor in (("", "span", "s", 1.0), (CPU, "cpu", "ms", 1e3)):
-        for name, both in rounds.items():
+        for name, both in ((name, rounds[name]) for name in tools):
             own, floor_of = ([one[place][key] * factor for one in both] for place in (0, 1))
             figures.append(Figure(f"{name}{what}", own, floor_of, unit=unit))
     return figures
 
 
-def evaluated(tool: Inspect | Promptfoo, url: str, work: Path, calls: int, jobs: int) -> Figures:
-    """One evaluation by a tool's command: what the server saw of it, and the CPU time of all its processes."""
-    ask(url, "/reset")
-    used = tool.run(tool.command(url, work, calls, jobs), work)
-    seen = ask(url, "/figures")
-    if seen["invokes"] != calls:
-        raise Unusable(f"it sent {seen['invokes']} calls of {calls}")
-    tool.check(work, calls)
-    return {"span": seen["last"] - seen["first"], "cpu": used}
+def evaluated(tool: Inspect | Promptfoo, url: str, work: Path, sizes: Sizes) -> Figures:
+    """An evaluation by a tool's command: what the server saw of it, and a call's CPU time of all its processes."""
+    used = []
+    for calls in (1, sizes.calls):
+        ask(url, "/reset")
+        used.append(tool.run(tool.command(url, work, calls, sizes.jobs), work))
+        seen = ask(url, "/figures")
+        if seen["invokes"] != calls:
+            raise Unusable(f"it sent {seen['invokes']} calls of {calls}")
+        tool.check(work, calls)
+    return {"span": seen["last"] - seen["first"], "cpu": (used[1] - used[0]) / (sizes.calls - 1)}
 
 
-def frames(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
+def frames(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
     database = made(folder / "frames") / "runs.db"
     rounds = str(sizes.frames)
     ours = tools[US]
@@ -162,12 +157,13 @@ def frames(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Fi
     with server_process(0.0) as url:
         for name, what, given in ((INSPECT_, "frame_of_inspect", url), (JUPYSQL_, "frame_of_jupysql", str(database))):
             if name in tools:
-                told = tools[name].inside(what, given, sizes.frames, made(folder / f"frame-{name}"))
-                figures.append(Figure(name, **told, unit="s"))
+                with leaving_out(name, tools):
+                    told = tools[name].inside(what, given, sizes.frames, made(folder / name))
+                    figures.append(Figure(name, **told, unit="s"))
     return figures
 
 
-def alone(tools: Mapping[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
+def alone(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:
     ours = tools[US]
     assert isinstance(ours, Ours)
     small = sizes is SMALL
@@ -218,7 +214,7 @@ is `promptfoo eval` with its HTTP provider. All three keep their results. The fl
         """
 Ours is the frame of {runs} runs in the store; JupySQL's is `SELECT *` of the same table, with `autopandas`. The floor
 of both is `pandas.read_sql_query("SELECT * FROM runs")`, which parses no JSON and knows no dtypes. Inspect's is
-`samples_df` of a log of 2,000 samples, as it takes minutes to write larger ones; its floor is `json.loads` of the log's
+`samples_df` of a log of 1,000 samples, as it takes minutes to write larger ones; its floor is `json.loads` of the log's
 summaries, and a DataFrame of them.
 """,
         frames,
@@ -253,6 +249,18 @@ def own_python(tools: Mapping[str, Tool]) -> Path:
     return ours.python
 
 
+@contextlib.contextmanager
+def leaving_out(name: str, tools: dict[str, Tool]) -> Iterator[None]:
+    """Goes on without a tool that fails; not without ours."""
+    try:
+        yield
+    except (Unusable, subprocess.CalledProcessError) as why:
+        if name == US:
+            raise
+        print(f"{name}: {why}", file=sys.stderr, flush=True)
+        del tools[name]
+
+
 def made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -268,7 +276,10 @@ def rows_of(
     if not work.of_tools:
         return figures
     found = {figure.name: figure for figure in figures}
-    first = [found.pop(name) if name in found else Figure(name, without=why[name]) for name in TOOLS]
+    first = [
+        found.pop(name) if name in found else Figure(name, without=why.get(name, "it could not be measured here"))
+        for name in TOOLS
+    ]
     return [*first, *found.values()]
 
 
@@ -289,7 +300,8 @@ def page(parts: Sequence[tuple[Work, Sequence[Figure]]], versions: Mapping[str, 
     """The page as Markdown."""
     lines = [
         INTRODUCTION,
-        f"- {machine()}",
+        *(["**A small run, to see whether it works: its figures say little.**", ""] if sizes is SMALL else []),
+        f"- {machine()}; its load in the last 15 minutes of the run was {os.getloadavg()[2]:.1f}",
         f"- {datetime.now(timezone.utc):%Y-%m-%d}; Python {platform.python_version()} for all that is in Python",
         *(f"- {name} {version}" for name, version in versions.items()),
     ]

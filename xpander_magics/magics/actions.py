@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from xpander_magics import cell, config, errors
-from xpander_magics.commands import COMMAND_NAMES, Command, command_help
+from xpander_magics.commands import Command
 from xpander_magics.errors import AuthError, ConfigError, NotFoundError, XpanderError
 from xpander_magics.kept import Kept
 from xpander_magics.magics.analyses import Analyses
-from xpander_magics.magics.pages import Page, listed, page_about
+from xpander_magics.magics.pages import Page, help_about
 from xpander_magics.outcomes import Runs
 from xpander_magics.safety import plain
 from xpander_magics.service.targets import KINDS
@@ -133,13 +133,8 @@ class Actions:
         put_out_unseen(carried_runs(runs))
 
     def do_help(self, command: Command) -> Page | None:
-        words = command.words
-        page = page_about(words) if words and (len(words) > 1 or words[0] not in COMMAND_NAMES) else None
-        if page is None:
-            told = [command_help(words[0] if words else None), "" if words else cell.cell_help()]
-            self._write("\n".join([*filter(None, told), listed(f"%xpander {words[0]}" if words else "")]))
-        elif not self._rich:
-            self._write(page.text)
+        text, page = help_about(command.words)
+        self._write(text if page is None or self._rich else text + page.text)
         return page if self._rich else None
 
     def do_status(self, command: Command) -> None:

@@ -131,7 +131,9 @@ class Analyses:
         """Whether a word names a scorer, and not the runs that are to be scored."""
         held = self._variables.get(word)
         named = word.rpartition("=")[2].partition(":")[0]
-        return named in (*SCORERS, "judge") if held is None else not isinstance(held, Sequence)
+        if held is None:
+            return named in (*SCORERS, "judge")
+        return not (isinstance(held, Sequence) or hasattr(held, "columns"))  # a DataFrame of runs scores nothing
 
     def diff(self, command: Command) -> Any:
         """Two runs side by side."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+
+from xpander_magics.cell import cell_help
+from xpander_magics.commands import COMMAND_NAMES, command_help
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,30 @@ def pages() -> tuple[Page, ...]:
     return tuple(Page(name, text) for name, text in zip(names, texts, strict=True))
 
 
-def listed(word: str = "") -> str:
-    """A line for each page, or for each that holds the word; the first names the command that shows one."""
-    lines = [f"  {page.name:14} {page.title}\n" for page in pages() if word in page.text]
+def help_about(words: Sequence[str]) -> tuple[str, Page | None]:
+    """What ``%xpander help`` says and shows: all there is, a command, or the page that fits the words.
+
+    Raises:
+        ConfigError: no command and no page has these words.
+    """
+    if not words:
+        return f"{command_help()}\n{cell_help()}\n{listed()}", None
+    page = page_about(words)
+    if page is not None and (len(words) > 1 or words[0] not in COMMAND_NAMES):
+        return "", page
+    told = command_help(words[0])
+    if page is not None and page.name == words[0]:
+        return f"{told}\n", page
+    return f"{told}\n{listed(f'%xpander {words[0]}')}", None
+
+
+def listed(said: str = "") -> str:
+    """A line for each page, or for each that says so."""
+    lines = [f"  {page.name:14} {page.title}\n" for page in pages() if said in page.text]
     return "".join(["Pages, by %xpander help WORDS:\n", *lines]) if lines else ""
 
 
-def page_about(words: Iterable[str]) -> Page | None:
+def page_about(words: Sequence[str]) -> Page | None:
     """The page that fits the words best; None where none has any of them."""
     wanted = [word for word in re.findall(r"\w+", " ".join(words).lower()) if len(word) > 1]
     if named := [page for page in pages() if [page.name] == wanted]:

@@ -10,6 +10,7 @@ import requests
 import urllib3
 
 from xpander_magics import errors
+from xpander_magics.extras import install
 from xpander_magics.limits import Deadline
 from xpander_magics.safety import Redactor, plain, without_user
 
@@ -25,7 +26,7 @@ def failure(error: requests.RequestException, deadline: Deadline, *, host: str, 
     # So requests marks an address or a header that is none. One of the answer's comes after the sending.
     if isinstance(error, ValueError) and not isinstance(_innermost(error), urllib3.exceptions.InvalidHeader):
         said = plain(redact(without_user(str(error))))
-        hint = " Install it: pip install pysocks, or set a proxy of another kind." if "SOCKS" in said else ""
+        hint = f" {install(['pysocks'])}, or set a proxy of another kind." if "SOCKS" in said else ""
         return errors.ConfigError(f"The request can't be made: {said}{hint}")
     unsent, why = _never_sent(error), reason(error)
     if deadline.left() <= 0:

@@ -212,9 +212,10 @@ class Resources:
         return found
 
     def stop(self, id: str, *, deadline: Deadline | None = None) -> Task:
-        """Stops the task of this id; a finished one comes back unchanged.
+        """Stops a task; a finished one comes back unchanged.
 
         Args:
+            id: the task's.
             deadline: until when it may take; a minute when omitted.
 
         Raises:
@@ -227,9 +228,10 @@ class Resources:
         )
 
     def usage(self, id: str, *, deadline: Deadline | None = None) -> Usage:
-        """What the task of this id used, and what it cost: counts of tokens, ``cost`` in US dollars.
+        """What a task used, and what it cost: counts of tokens, ``cost`` in US dollars.
 
         Args:
+            id: the task's.
             deadline: until when it may take; a minute when omitted.
 
         Raises:
