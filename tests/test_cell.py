@@ -223,7 +223,6 @@ def test_commands(line: str, command: Command) -> None:
     ("line", "says"),
     [
         ("sttaus", "There is no command 'sttaus'. Did you mean status"),
-        ("zzz", "%xpander help lists them.\nTwo percent signs send a prompt: %%xpander zzz, and the prompt below."),
         ("-x", "There is no command '-x'. %xpander help lists them."),
         ("status now", "%xpander status takes no further words, not now."),
         ("models a b", "at most 1 word"),

@@ -156,8 +156,14 @@ def test_the_answer_after_a_pause_is_shown(notebook: Notebook, mode: str, capsys
 
 def test_an_interrupt_stops_the_task(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.ns["script"] = {"script": {"delay": 30, "chunks": 1}}
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), 2))
-    timer.start()
+    before = notebook.newest_tasks()
+
+    def interrupt() -> None:
+        while notebook.newest_tasks() == before:
+            time.sleep(0.05)
+        os.kill(os.getpid(), 2)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         notebook.ask("echo --payload script")
     run = notebook.ns["answer"]

@@ -1,9 +1,10 @@
 """Makes the page of benchmarks, README.md beside this script: our figures beside other tools', on the same work.
 
-Run it as a script: ``python tests/benchmarks/page.py``. It takes some 15 minutes, the last five of them for what it
-installs: every tool of ``peers.py``, this package among them, into environments of their own, in a folder that is
-removed after; ``--folder FOLDER`` keeps them for the next time. It needs Linux, the package indexes of Python and npm,
-and npm itself. Whatever can't be installed or measured is said in its place.
+Run it as a script: ``python tests/benchmarks/page.py``. It takes a quarter of an hour or more, where the machine has
+nothing else to do. First it installs every tool of ``peers.py``, this package among them, into environments of their
+own: several GB in a folder that is removed after. ``--folder FOLDER`` keeps them for the next time, when this package
+alone is installed anew. It needs Linux, the package indexes of Python and npm, and npm itself. Whatever can't be
+installed or measured is said in its place.
 
 Each figure is the median of rounds that take turns with those of the other tools and of the floors.
 """
@@ -117,14 +118,16 @@ def sweeps(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figur
     python = own_python(tools)
     with server_process(0.5) as url:
         for number in range(sizes.sweeps + 1):
-            floor = measured("floor", url, sizes.calls, sizes.jobs, "sync", None, python)
+            # The first makes what is made once: databases, compiled files.
+            calls = sizes.calls if number else sizes.jobs
+            floor = measured("floor", url, calls, sizes.jobs, "sync", None, python)
             for name, tool in list(tools.items()):
                 with leaving_out(name, tools):
                     if isinstance(tool, (Inspect, Promptfoo)):
-                        told = evaluated(tool, url, made(folder / name), sizes)
+                        told = evaluated(tool, url, made(folder / name), calls, sizes.jobs)
                     else:
-                        told = measured("ours", url, sizes.calls, sizes.jobs, "sync", None, python)
-                    if number:  # the first makes what is made once: databases, compiled files
+                        told = measured("ours", url, calls, sizes.jobs, "sync", None, python)
+                    if number:
                         rounds[name].append((told, floor))
     figures = []
     for what, key, unit, factor in (("", "span", "s", 1.0), (CPU, "cpu", "ms", 1e3)):
@@ -134,17 +137,17 @@ def sweeps(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figur
     return figures
 
 
-def evaluated(tool: Inspect | Promptfoo, url: str, work: Path, sizes: Sizes) -> Figures:
+def evaluated(tool: Inspect | Promptfoo, url: str, work: Path, calls: int, jobs: int) -> Figures:
     """An evaluation by a tool's command: what the server saw of it, and a call's CPU time of all its processes."""
     used = []
-    for calls in (1, sizes.calls):
+    for count in (1, calls):
         ask(url, "/reset")
-        used.append(tool.run(tool.command(url, work, calls, sizes.jobs), work))
+        used.append(tool.run(tool.command(url, work, count, jobs), work))
         seen = ask(url, "/figures")
-        if seen["invokes"] != calls:
-            raise Unusable(f"it sent {seen['invokes']} calls of {calls}")
-        tool.check(work, calls)
-    return {"span": seen["last"] - seen["first"], "cpu": (used[1] - used[0]) / (sizes.calls - 1)}
+        if seen["invokes"] != count:
+            raise Unusable(f"it sent {seen['invokes']} calls of {count}")
+        tool.check(work, count)
+    return {"span": seen["last"] - seen["first"], "cpu": (used[1] - used[0]) / (calls - 1)}
 
 
 def frames(tools: dict[str, Tool], sizes: Sizes, folder: Path) -> Sequence[Figure]:

@@ -138,11 +138,11 @@ class Ours(InPython):
 
     def install(self) -> None:
         copy = self.folder / "source"  # for building leaves files beside the sources
-        if not copy.exists():
-            copy.mkdir(parents=True)
-            shutil.copytree(ROOT / "xpander_magics", copy / "xpander_magics")
-            for name in ("pyproject.toml", "README.md", "LICENSE"):
-                shutil.copy(ROOT / name, copy)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(ROOT / "xpander_magics", copy / "xpander_magics")
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, copy)
+        (self.folder / "installed").unlink(missing_ok=True)  # it has changed since
         self.requirements = (f"{copy}[local,stats]", "ipykernel")
         super().install()
 
