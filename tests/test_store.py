@@ -409,7 +409,7 @@ def finish(processes: list[Any]) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
