@@ -318,6 +318,7 @@ class Zygote:
         self._listener.listen(64)
         command = [sys.executable, __file__, "zygote", str(self._listener.fileno())]
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment.pop("COVERAGE_PROCESS_CONFIG", None)  # thousands of sweeps go through the same code: only slower
         self._process = subprocess.Popen(command, pass_fds=(self._listener.fileno(),), env=environment)
 
     def __enter__(self) -> Zygote:

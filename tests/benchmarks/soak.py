@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -238,7 +239,8 @@ class Soak:
             if (kind, when) == ("start", "done" if len(left) > 1 else "read"):
                 left[0] -= 1
                 if left[0] == 0:
-                    self._kernel.manager.interrupt_kernel()
+                    # Not by its manager, which would make an event loop for this thread, and leave it open.
+                    os.kill(self._pid, signal.SIGINT)
 
         self._service.moment = moment
         answer, _ = self._kernel.run(cell)
