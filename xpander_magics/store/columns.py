@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from xpander_magics.contract import EFFORTS, MODES, THINK_MODES
 from xpander_magics.results import Run
+from xpander_magics.safety import encodable
 from xpander_magics.store.values import (
     MARK,
     escape,
@@ -87,7 +88,7 @@ class Category(Kind):
     ``xhigh``. The known ones are always all there and first, so that frames of different runs concat
     to a category again; where the set is open (models) pandas makes strings of it unless both frames
     have the same. Columns that are compared with each other (``model == requested_model``) share
-    their categories, without which pandas refuses.
+    their categories, without which pandas refuses. Halves of surrogate pairs are spelled out.
     """
 
     dtype = "category"
@@ -107,17 +108,14 @@ class Category(Kind):
         import numpy as np
         import pandas as pd
 
-        seen = [self.unpack(value) for value in memo if value is not None]
+        # pandas can't hash half of a surrogate pair among categories, nor can pyarrow hold it.
+        seen = [encodable(self.unpack(value)) for value in memo if value is not None]
         categories = [*self.known, *sorted(set(seen).difference(self.known))]
         place = {value: number for number, value in enumerate(categories)}
         # The last one stands for the missing, whose code is -1.
         new_code = np.array([*(place[value] for value in seen), -1], dtype="int32")
         codes = new_code[np.concatenate([np.empty(0, "int32"), *parts])]
-        try:
-            index = pd.Index(categories, dtype="str")
-        except UnicodeEncodeError:  # pyarrow's, where it is installed, hold no half of a surrogate pair
-            index = pd.Index(categories, dtype="object")
-        return pd.Categorical.from_codes(codes, categories=index)
+        return pd.Categorical.from_codes(codes, categories=pd.Index(categories, dtype="str"))
 
 
 class Number(Kind):
