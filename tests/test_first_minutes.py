@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer
+from fault_server import FaultServer, drop
 from IPython.core.interactiveshell import InteractiveShell
 from notebook_shell import Notebook
 from test_main import run_main
 
 from xpander_magics import extras
+from xpander_magics.config import Key
 from xpander_magics.errors import AuthError, ConfigError, ConnectionFailed, NotFoundError, ServiceError
+from xpander_magics.limits import Deadline
 from xpander_magics.magics.firstline import check_first_line
 from xpander_magics.service.client import Client
+from xpander_magics.service.transport import Transport
 
 PYPROJECT = (Path(__file__).parents[1] / "pyproject.toml").read_text()
 WRONG = "a-wrong-key-0123456789"
@@ -148,6 +151,22 @@ def test_a_proxy_in_the_way_is_named_and_nothing_has_left(
         assert not caught.value.maybe_sent
 
 
+def test_what_a_proxy_has_taken_and_lost_is_not_sent_twice(environment: pytest.MonkeyPatch) -> None:
+    """urllib3 says of that, too, that it couldn't connect to the proxy."""
+    with FaultServer() as proxy:
+        proxy.on("POST *", drop(), times=9)
+        environment.setenv("XPANDER_ALLOW_HTTP", "nowhere.invalid")
+        for name in ("HTTP_PROXY", "http_proxy"):
+            environment.setenv(name, proxy.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            environment.delenv(name, raising=False)
+        transport = Transport("http://nowhere.invalid", Key(WRONG, "given"))
+        with pytest.raises(ConnectionFailed, match="closed the connection without an answer") as caught:
+            transport.json("POST", "/v1/agents/a/invoke", body={}, deadline=Deadline(60))
+        assert caught.value.maybe_sent
+        assert [request.method for request in proxy.log] == ["POST"]
+
+
 def test_a_proxy_that_has_refused_is_not_asked_again(proxy: Callable[[bytes], str]) -> None:
     proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
     with Client(WRONG, "https://nowhere.invalid") as client, pytest.raises(ConnectionFailed) as caught:
@@ -222,6 +241,7 @@ def test_what_is_installed_by_hand_is_quoted_for_the_shell() -> None:
         ("# first\n%%xpander echo\nhi", SyntaxError, "%%xpander has to be the cell's first line"),
         ("x = 1\n%%xpander echo\nTell me {{ x }}", SyntaxError, "%%xpander has to be the cell's first line"),
         ("%load_ext xpander_magics\n%%xpander echo\nhi there", SyntaxError, "has to be the cell's first line"),
+        ("x = %pwd\nprint('%d!' % (7 % 2))\n%%xpander echo\nhi there", SyntaxError, "has to be the cell's first line"),
     ],
 )
 def test_a_mistake_leads_on(notebook: Notebook, cell: str, kind: type[BaseException], says: str) -> None:

@@ -290,8 +290,8 @@ def test_an_even_sweep_shares_its_terms(make: Make) -> None:
 @pytest.mark.parametrize(
     ("line", "template", "kind", "says"),
     [
-        ("writer", "{{ a }} {{ seldom }}", TemplateError, "The cell (row 700 of 1,000): 'seldom' is not defined."),
-        ("writer", "{{ 1 / n }}", TemplateError, "The cell (row 700 of 1,000) can't be rendered: ZeroDivisionError"),
+        ("writer", "{{ a }} {{ seldom }}", TemplateError, "The prompt (row 700 of 1,000): 'seldom' is not defined."),
+        ("writer", "{{ 1 / n }}", TemplateError, "The prompt (row 700 of 1,000) can't be rendered: ZeroDivisionError"),
         ("writer", "{{ a.__class__.__mro__ }}", TemplateError, "(row 1 of 1,000) asks for what a template may not do"),
         ("writer", "{{ may_be_empty }}", ConfigError, "The prompt (row 700 of 1,000) is empty once it is rendered"),
         ("writer --title '{{ seldom }}'", "hi", TemplateError, "That is row 700 of 1000; nothing was sent."),

@@ -171,7 +171,7 @@ def test_a_wrong_value(
 @pytest.mark.parametrize(
     ("body", "kind", "says"),
     [
-        ("{{ topik }}", TemplateError, "The cell: 'topik' is not defined. Did you mean topic?"),
+        ("{{ topik }}", TemplateError, "The prompt: 'topik' is not defined. Did you mean topic?"),
         ("{{ topic", TemplateError, "To send braces as they are, use --raw"),
         ("{{ open('/etc/passwd').read() }}", TemplateError, "'open' is not defined"),
         ("{{ get_ipython().system('id') }}", TemplateError, "'get_ipython' is not defined"),

@@ -144,7 +144,7 @@ class Echo(Service):
 
     def finish(self, task: dict[str, Any]) -> dict[str, Any]:
         said, text = self.said(), task["input"]["text"]
-        result = json.dumps({"said": said, "n": 1}) if "as JSON" in text else f"# Answer\n\n{said}\n{text}"
+        result = json.dumps({"said": said, "id": task["id"]}) if "as JSON" in text else f"# Answer\n\n{said}\n{text}"
         state = "failed" if "please fail" in text else "completed"
         super().finish(task).update(status=state, result=result, used_tools=[{"name": said}, *self.canaries])
         return task

@@ -321,6 +321,7 @@ def test_a_vote_by_command_and_its_refusals(store: Store) -> None:
         ((left, answered("b", 1, "z", request={"id": "thread"})), "left", "asked different things"),
         ((left, Run(status="failed", error_type="TaskFailed")), "left", "no answer to judge: it is TaskFailed"),
         ((left, right), "up", "A vote takes left, right"),
+        ((left, answered("b", 1, "x")), "left", "Both answers are the same"),
     ):
         with pytest.raises(ConfigError, match=says):
             cast(store, *two, choice, "ada")

@@ -109,7 +109,7 @@ def laid_out(
     return Layout(vary, told, threads, inputs)
 
 
-def _threads_tell(asked: Iterable[Asked], vary: Sequence[int]) -> bool:
+def _threads_tell(asked: Collection[Asked], vary: Sequence[int]) -> bool:
     """Whether conversations tell inputs apart.
 
     Not where they were had with different settings, each with one, as when all of a sweep is replied to: then the

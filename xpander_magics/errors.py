@@ -139,7 +139,7 @@ class StoreError(ConfigError):
 
 
 class TemplateError(XpanderError):
-    """The cell, or an option's value, can't be rendered. Nothing was sent."""
+    """The prompt, or an option's value, can't be rendered. Nothing was sent."""
 
 
 class SecretError(XpanderError):

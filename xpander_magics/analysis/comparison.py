@@ -211,7 +211,7 @@ def compare(
     A configuration is one combination of the values of ``by``; an input is what was asked: the
     variables of a run, or else its prompt. Higher scores are better. Repeats of an input count as one
     input, and differences are paired by input. Runs that have not ended are left out, and counted in
-    ``notes``. Intervals and tests need ``pip install 'xpander-magics[stats]'``; their methods and
+    ``notes``. Intervals and tests need the extra ``[stats]``; their methods and
     sources are told by ``help("xpander_magics.analysis.estimates")``.
 
     Args:

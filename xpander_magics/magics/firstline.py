@@ -9,7 +9,7 @@ import ast
 import re
 
 _CELL_MAGIC = re.compile(r"%%xpander(?![\w?])")
-_IPYTHONS_OWN = re.compile(r"[%!].*")
+_IPYTHONS_OWN = re.compile(r"^(\s*(?:[\w.,\s]+=)?\s*)[%!].*")
 
 
 def check_first_line(lines: list[str]) -> list[str]:
@@ -32,7 +32,7 @@ def _is_whole(lines: list[str]) -> bool:
     if next(filter(str.strip, lines)).startswith("%%"):
         return False
     try:
-        ast.parse("".join(_IPYTHONS_OWN.sub("pass", line) for line in lines))
+        ast.parse("".join(_IPYTHONS_OWN.sub(r"\1None", line) for line in lines))
     except (SyntaxError, ValueError):
         return False
     return True

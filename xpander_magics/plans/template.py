@@ -51,7 +51,7 @@ class Template:
         TemplateError: wrong syntax.
     """
 
-    def __init__(self, text: str, *, what: str = "The cell") -> None:
+    def __init__(self, text: str, *, what: str = "The prompt") -> None:
         self._what = what
         self._plain = None if is_template(text) else text
         try:
@@ -108,7 +108,7 @@ class Template:
             raise TemplateError(_broken(f"{self._what}{where}", error)) from None
 
 
-def render(template: str, variables: Mapping[str, Any], *, what: str = "The cell") -> Rendered:
+def render(template: str, variables: Mapping[str, Any], *, what: str = "The prompt") -> Rendered:
     """Renders a template over the notebook's variables.
 
     Args:

@@ -322,7 +322,8 @@ def runs_in(given: Any, takes: str) -> list[Run]:
     Raises:
         ConfigError: it is something else.
     """
-    several = given if isinstance(given, Iterable) and not _is_runs(given) else [given]
+    is_one = _is_runs(given) or isinstance(given, (str, Mapping)) or not isinstance(given, Iterable)
+    several = [given] if is_one else given
     found: list[Run] = []
     for one in several:
         if not isinstance(one, Run) and not _is_runs(one):

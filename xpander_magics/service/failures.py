@@ -15,6 +15,7 @@ from xpander_magics.limits import Deadline
 from xpander_magics.safety import Redactor, plain, without_user
 
 _MORE = "%xpander help network has more."
+_NO_TUNNEL = "Tunnel connection failed"  # so http.client says it
 
 
 def failure(error: requests.RequestException, deadline: Deadline, *, host: str, redact: Redactor) -> Exception:
@@ -43,7 +44,7 @@ def failure(error: requests.RequestException, deadline: Deadline, *, host: str, 
         return kind(
             f"{host} can't be reached through the proxy {plain(redact(proxy))} ({why}).\n"
             f"Correct HTTPS_PROXY, or unset it, before the kernel starts. {_MORE}",
-            status_code=0 if "Tunnel connection failed" in why else None,  # it has refused, and will again
+            status_code=0 if _NO_TUNNEL in why else None,  # it has refused, and will again
         )
     if isinstance(error, requests.exceptions.Timeout):
         what = "can't be reached" if unsent else "didn't answer"
@@ -64,13 +65,17 @@ def reason(error: BaseException) -> str:
 def _never_sent(error: requests.RequestException) -> bool:
     """Whether the connection itself failed, so that not a byte of the request has left."""
     untrusted = isinstance(_innermost(error), ssl.SSLCertVerificationError)
-    if untrusted or isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+    if untrusted or isinstance(error, requests.exceptions.ConnectTimeout):
         return True
     cause: Any = error.args[0] if error.args else None
     if isinstance(cause, urllib3.exceptions.ReadTimeoutError):  # a proxy's silence before there is a way through it
         proxy = getattr(cause.pool, "proxy", None)
         return proxy is not None and cause.url == proxy.url
     cause = getattr(cause, "reason", cause)
+    if isinstance(cause, urllib3.exceptions.ProxyError):  # so it also calls a connection that is lost later, by a proxy
+        cause = cause.original_error
+        if str(cause).startswith(_NO_TUNNEL):
+            return True
     return isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError))
 
 

@@ -168,6 +168,8 @@ def cast(store: Store, left: Run, right: Run, choice: str, voter: str | None = N
     answers = Contest([left, right]).answers
     if answers[left.run_id].input != answers[right.run_id].input:
         raise ConfigError("These two runs were asked different things; a vote compares answers to the same input.")
+    if choice in ("left", "right") and answers[left.run_id].text == answers[right.run_id].text:
+        raise ConfigError("Both answers are the same, so neither is better: both-good, both-bad or skip.")
     sweep_id = left.sweep_id if left.sweep_id == right.sweep_id else None
     vote = Vote(left.run_id, right.run_id, choice, person, sweep_id=sweep_id)
     store.votes.add(vote)

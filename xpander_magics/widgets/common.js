@@ -12,7 +12,7 @@ const el = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// HTML that the kernel has cleaned (`display.safe_html`), and nothing else, as nodes.
+// HTML that the kernel has cleaned (`markup.safe_html`), and nothing else, as nodes.
 const cleaned = (html) => {
   const template = document.createElement("template");
   template.innerHTML = html;

@@ -2,7 +2,7 @@
 
 A front end is plain JavaScript and CSS in files beside this one, sent to the browser as it is: nothing is
 loaded from elsewhere. Text that a model, a service or a person wrote goes there as text, and becomes HTML only in
-``display.safe_html``.
+``markup.safe_html``.
 """
 
 from __future__ import annotations
