@@ -374,6 +374,8 @@ def test_help_lists_the_pages_and_shows_them(reader: Reader, capsys: pytest.Capt
     assert "\n\n# How do I compare models" in told
     with pytest.raises(ConfigError, match="Did you mean compare"):
         reader.notebook.run("%xpander help comapre")
+    with pytest.raises(ConfigError, match=r"No command and no page has 'qwertz asdf'\. %xpander help lists all"):
+        reader.notebook.run("%xpander help qwertz asdf")
 
 
 def test_a_page_in_a_notebook_is_safe_html_without_what_the_tests_set_up() -> None:

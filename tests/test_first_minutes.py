@@ -25,7 +25,7 @@ from xpander_magics.errors import AuthError, ConfigError, ConnectionFailed, NotF
 from xpander_magics.limits import Deadline
 from xpander_magics.magics.firstline import check_first_line
 from xpander_magics.service.client import Client
-from xpander_magics.service.transport import Transport
+from xpander_magics.service.transport import Transport, may_pass
 
 PYPROJECT = (Path(__file__).parents[1] / "pyproject.toml").read_text()
 WRONG = "a-wrong-key-0123456789"
@@ -167,11 +167,13 @@ def test_what_a_proxy_has_taken_and_lost_is_not_sent_twice(environment: pytest.M
         assert [request.method for request in proxy.log] == ["POST"]
 
 
-def test_a_proxy_that_has_refused_is_not_asked_again(proxy: Callable[[bytes], str]) -> None:
-    proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-    with Client(WRONG, "https://nowhere.invalid") as client, pytest.raises(ConnectionFailed) as caught:
+@pytest.mark.parametrize(("answer", "again"), [("407 Proxy Authentication Required", False), ("503 Busy", True)])
+def test_a_proxy_that_has_refused_is_not_asked_again(proxy: Callable[[bytes], str], answer: str, again: bool) -> None:
+    proxy(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+    with Client(WRONG, "https://nowhere.invalid", retries=0) as client, pytest.raises(ConnectionFailed) as caught:
         client.agents()
-    assert caught.value.status_code == 0
+    assert may_pass(caught.value) is again
+    assert not caught.value.maybe_sent
 
 
 def test_without_a_network_the_system_is_quoted_and_the_page_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -154,17 +156,30 @@ def test_the_answer_after_a_pause_is_shown(notebook: Notebook, mode: str, capsys
     assert shown.count("the answer") == 1
 
 
+@contextlib.contextmanager
+def interrupted_once(happened: Callable[[], bool]) -> Iterator[None]:
+    """Presses Ctrl-C once something has happened, unless the block has ended before."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while not over.wait(0.05):
+            if happened():
+                os.kill(os.getpid(), 2)
+                return
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        waiting.join()
+
+
 def test_an_interrupt_stops_the_task(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.ns["script"] = {"script": {"delay": 30, "chunks": 1}}
     before = notebook.newest_tasks()
-
-    def interrupt() -> None:
-        while notebook.newest_tasks() == before:
-            time.sleep(0.05)
-        os.kill(os.getpid(), 2)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_once(lambda: notebook.newest_tasks() != before), pytest.raises(KeyboardInterrupt):
         notebook.ask("echo --payload script")
     run = notebook.ns["answer"]
     assert notebook.task(run)["status"] == run.status == "stopped"
@@ -175,14 +190,11 @@ def test_an_interrupt_stops_the_task(notebook: Notebook, capsys: pytest.CaptureF
 
 def test_an_interrupt_can_leave_the_task_running(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.ns["script"] = {"script": {"delay": 3.0}}
-
-    def interrupt() -> None:
-        while not any(run.task_id for run in default_session().store.select(limit=1)):
-            time.sleep(0.05)
-        os.kill(os.getpid(), 2)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
+    store = default_session().store
+    with (
+        interrupted_once(lambda: any(run.task_id for run in store.select(limit=1))),
+        pytest.raises(KeyboardInterrupt),
+    ):
         notebook.ask("echo --payload script --on-interrupt detach")
     run = notebook.ns["answer"]
     assert "Its task was left running" in str(run.error)

@@ -266,8 +266,10 @@ def test_runs_of_elsewhere_are_scored_and_said_not_to_be_kept(notebook: Notebook
 
 def test_no_runs_are_no_trouble(session: Session) -> None:
     assert xp.score([], "exact", "label") == []
-    with pytest.raises(ConfigError, match="type int"):
-        xp.score([3], "exact", "label")
+    wrong: list[tuple[Any, str]] = [([3], "int"), (3, "int"), ("", "str"), ({}, "dict")]
+    for given, kind in wrong:
+        with pytest.raises(ConfigError, match=f"not a value of type {kind}"):
+            xp.score(given, "exact", "label")
 
 
 # ---- runs scored as they land

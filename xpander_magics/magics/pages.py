@@ -12,7 +12,7 @@ from typing import Any
 
 from xpander_magics.cell import cell_help
 from xpander_magics.commands import COMMAND_NAMES, command_help
-from xpander_magics.errors import ConfigError, did_you_mean
+from xpander_magics.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def help_about(words: Sequence[str]) -> tuple[str, Page | None]:
     if page is not None and (len(words) > 1 or words[0] not in COMMAND_NAMES):
         return "", page
     if page is None and words[0] not in COMMAND_NAMES:
-        names = [*COMMAND_NAMES, *(page.name for page in pages())]
-        hint = did_you_mean(words[0], names, otherwise="%xpander help lists all.")
+        near = nearest(words[0], [*COMMAND_NAMES, *(page.name for page in pages())], most=1, alike=0.7)
+        hint = f"Did you mean {near[0]}?" if near else "%xpander help lists all."
         raise ConfigError(f"No command and no page has {' '.join(words)!r}. {hint}")
     told = command_help(words[0])
     if page is not None and page.name == words[0]:

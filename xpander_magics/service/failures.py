@@ -44,7 +44,7 @@ def failure(error: requests.RequestException, deadline: Deadline, *, host: str, 
         return kind(
             f"{host} can't be reached through the proxy {plain(redact(proxy))} ({why}).\n"
             f"Correct HTTPS_PROXY, or unset it, before the kernel starts. {_MORE}",
-            status_code=0 if _NO_TUNNEL in why else None,  # it has refused, and will again
+            status_code=0 if f"{_NO_TUNNEL}: 4" in why else None,  # it has refused (4xx), and will again
         )
     if isinstance(error, requests.exceptions.Timeout):
         what = "can't be reached" if unsent else "didn't answer"
