@@ -559,7 +559,7 @@ class Wrong(datetime):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Wrong]]:
     """The clock of this computer, which can be set."""
-    for module in ("results", "marks", "client"):
+    for module in ("results", "service.marks", "service.client"):
         monkeypatch.setattr(f"xpander_magics.{module}.datetime", Wrong)
     yield Wrong
     Wrong.by = timedelta(0)

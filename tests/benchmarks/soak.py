@@ -283,6 +283,7 @@ def soaking(folder: Path, rows: int) -> Iterator[Soak]:
         }
         before = dict(os.environ)
         os.environ.update(own)
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # what it gathers grows with each round
         try:
             with running_kernel() as kernel:
                 yield Soak(kernel, service, folder, rows)

@@ -36,6 +36,8 @@ NOISE = (
     # Notebook 7 asks for JupyterLab's file browser, which it doesn't have.
     "Command 'filebrowser:open-path' not registered",
     "Cannot read properties of undefined (reading 'schema')",
+    # JupyterLab draws a widget's view once more after ipywidgets has closed it.
+    "Cannot read properties of null (reading 'processLuminoMessage')",
 )
 
 _ATTEMPTS = 5

@@ -231,7 +231,7 @@ const makeNotes = (side, ask) => {
     if (note.value === kept.note || note.value === sent.note) note.value = message.note;
     if (message.what === "tags" && tag.value.trim() === sent.tag) tag.value = "";
     kept = message;
-    sent = {};
+    delete sent[message.what === "tags" ? "tag" : "note"];  // of two that were sent at once, the other is still to come
     told.textContent = hold() ? "Kept, but for what is still typed here." : "Kept.";
     showTags();
   };
