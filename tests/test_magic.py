@@ -529,7 +529,7 @@ def test_tag(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
         ("tag", ConfigError, "%xpander tag takes a run and at least one tag"),
         ("tag answer", ConfigError, "%xpander tag takes a run and at least one tag"),
         ("tag nothere x", NotFoundError, "No run or task 'nothere'"),
-        ("help shwo", ConfigError, "There is no command 'shwo'. Did you mean show"),
+        ("help shwo", ConfigError, "No command and no page has 'shwo'. Did you mean show"),
     ],
 )
 def test_a_wrong_command(

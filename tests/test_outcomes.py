@@ -258,7 +258,8 @@ def test_a_pickle_holds_what_was_never_sent_and_no_secret(
     assert runs is not None
     assert len(list(runs)) == 20
     pickled = pickle.dumps(runs)
-    assert b"0815" not in pickled
+    assert b"secret-of-mine" not in pickled
+    assert b"another-secret" not in pickled
     assert service.key.encode() not in pickled
     assert [run.prompt for run in pickle.loads(pickled)] == [str(n) for n in range(20)]
 
