@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 
@@ -93,3 +95,60 @@ def test_without_a_keyring_nothing_is_kept() -> None:
     assert config.forget_key("https://a") is False
     with pytest.raises(AuthError):
         key_from("https://a")
+
+
+_RING = """
+import keyring
+from keyring.backend import KeyringBackend
+from keyring.errors import PasswordDeleteError, KeyringLocked
+from xpander_magics.config import forget_key, key_from, remember_key
+from xpander_magics.errors import AuthError
+
+class Ring(KeyringBackend):
+    priority, kept, locked, stuck = 5, {}, False, False
+    def get_password(self, service, username):
+        if self.locked:
+            raise KeyringLocked()
+        return self.kept.get((service, username))
+    def set_password(self, service, username, password):
+        if self.locked:
+            raise KeyringLocked()
+        self.kept[service, username] = password
+    def delete_password(self, service, username):
+        if self.stuck:
+            raise PasswordDeleteError()
+        del self.kept[service, username]
+
+def is_there(url):
+    try:
+        key = key_from(url)
+    except AuthError:
+        return False
+    assert (key.source, key.reveal()) == ("keyring", "sk-0123456789abcdef")
+    return True
+
+ring, one, two = Ring(), "https://one.example", "https://two.example"
+keyring.set_keyring(ring)
+print(forget_key(one), remember_key(one, "sk-0123456789abcdef"), is_there(one), is_there(two))
+ring.locked = True
+print(remember_key(two, "sk-other-key-of-mine"), is_there(one), forget_key(one))
+ring.locked, ring.stuck = False, True
+print(forget_key(one), is_there(one))
+ring.stuck = False
+print(forget_key(one), is_there(one))
+Ring.priority = 0.5  # plain text
+print(remember_key(one, "sk-0123456789abcdef"), ring.kept)
+"""
+
+
+def test_the_systems_keyring_keeps_a_key_for_its_address() -> None:
+    """In a process of its own: keyring finds every backend that is defined."""
+    ended = subprocess.run([sys.executable, "-c", _RING], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == [
+        "False True True False",
+        "False False False",
+        "False True",
+        "True False",
+        "False {}",
+    ]

@@ -529,6 +529,13 @@ def test_tag(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
         ("tag", ConfigError, "%xpander tag takes a run and at least one tag"),
         ("tag answer", ConfigError, "%xpander tag takes a run and at least one tag"),
         ("tag nothere x", NotFoundError, "No run or task 'nothere'"),
+        ("diff answer", ConfigError, "%xpander diff takes two runs"),
+        ("report", ConfigError, "%xpander report takes a file"),
+        ("export", ConfigError, "%xpander export takes a file"),
+        ("score", ConfigError, "%xpander score takes a scorer"),
+        ("score exact", NotFoundError, "No sweep"),
+        ("plot scores pictures", ConfigError, "There is no plot 'pictures'"),
+        ("compare --experiment nothere", ConfigError, "No kept run is of the experiment 'nothere'"),
         ("help shwo", ConfigError, "No command and no page has 'shwo'. Did you mean show"),
     ],
 )
