@@ -291,14 +291,14 @@ def test_a_start_that_is_put_off_is_sent_again_until_its_deadline(service: Fault
     assert post(transport) == {"ok": 1}
     assert len(service.log) == 4
     service.on("POST */echo", reply(429, {"detail": "slow down"}), times=1000)
-    with pytest.raises(errors.RateLimitError, match="slow down"):
+    with pytest.raises(errors.RateLimitError, match="429"):
         post(transport, 2)
     assert len(service.log) > 4 + 2
 
 
 def test_a_start_that_is_put_off_for_no_time_is_not_sent_in_a_rush(service: FaultServer, transport: Transport) -> None:
     service.on("POST */echo", reply(429, {"detail": "slow down"}, {"Retry-After": "0"}), times=1000)
-    with pytest.raises(errors.RateLimitError, match="slow down"):
+    with pytest.raises(errors.RateLimitError, match="429"):
         post(transport, 2)
     assert 3 < len(service.log) < 20
 
