@@ -46,7 +46,11 @@ SPAWN = multiprocessing.get_context("spawn")
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """Three worker processes of dask's."""
-    settings: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "silence_logs": logging.WARNING}
+    settings: dict[str, Any] = {
+        "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1",
+        "silence_logs": logging.WARNING,
+    }
     with LocalCluster(n_workers=3, threads_per_worker=2, processes=True, **settings) as started:
         yield started
 
