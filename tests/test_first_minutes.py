@@ -36,7 +36,14 @@ def in_a_new_ipython(*cells: str, env: dict[str, str] | None = None, without: tu
     script = f"""
         import contextlib, io, json, sys, warnings
         warnings.simplefilter("ignore")
-        sys.modules.update(dict.fromkeys({without!r}))
+        class Without:
+            def __init__(self, finder):
+                self.finder = finder
+            def __getattr__(self, name):
+                return getattr(self.finder, name)
+            def find_spec(self, name, *where):
+                return None if name.partition(".")[0] in {without!r} else self.finder.find_spec(name, *where)
+        sys.meta_path[:] = map(Without, sys.meta_path)
         from IPython.core.interactiveshell import InteractiveShell
         shell = InteractiveShell.instance(colors="nocolor")
         shell.run_line_magic("load_ext", "xpander_magics")
