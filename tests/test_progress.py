@@ -283,7 +283,8 @@ def test_a_real_terminal_is_found_and_not_overrun() -> None:
     """
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     env["PYTHONIOENCODING"] = "utf-8"
-    child = pexpect.spawn(sys.executable, ["-c", script], env=env, encoding="utf-8", timeout=180, dimensions=(24, 40))
+    how = {"encoding": "utf-8", "timeout": 180, "dimensions": (24, 40), "use_poll": True}
+    child = pexpect.spawn(sys.executable, ["-c", script], env=env, **how)
     child.expect(pexpect.EOF)
     child.close()
     written = child.before.replace("\r\n", "\n")

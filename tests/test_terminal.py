@@ -56,6 +56,7 @@ def running_terminal() -> Iterator[Terminal]:
         encoding="utf-8",
         timeout=120,
         dimensions=(40, 160),
+        use_poll=True,  # select() knows no more than 1,024 files
     )
     try:
         started = Terminal(child)
