@@ -302,6 +302,7 @@ class NotebookPage:
 
     def restart(self) -> None:
         """Restarts the kernel, as by its button."""
+        self.page.remove_locator_handler(self.page.locator(".jp-Dialog"))
         self.select(0)
         self.page.keyboard.press("0")
         self.page.keyboard.press("0")
@@ -311,8 +312,17 @@ class NotebookPage:
 
     def reload(self) -> None:
         """Loads the page again; the kernel goes on."""
-        self.page.goto(self.server.address(self._at["path"].replace("?reset", "").format(name=self.path.name)))
+        address = self.server.address(self._at["path"].replace("?reset", "").format(name=self.path.name))
+
+        def again(dialog: Locator) -> None:
+            print("loaded once more, as it asked:", dialog.all_inner_texts())
+            self.page.goto(address)
+
+        self.page.goto(address)
         self.page.wait_for_selector(self._at["cell"])
+        # On a busy machine a page that is loaded beside its running kernel may begin with a question, in a dialog that
+        # swallows all clicks.
+        self.page.add_locator_handler(self.page.locator(".jp-Dialog"), again, times=1)
 
     def narrow(self, width: int) -> None:
         """Makes the window this narrow, and closes JupyterLab's file list, as a person would."""
